@@ -1,0 +1,1 @@
+"""What HAProxy reads: its configuration, the SPOE engine and the error pages."""

@@ -1,0 +1,1 @@
+"""An HAProxy SPOE agent that consumes single-use access tokens in Redis."""
