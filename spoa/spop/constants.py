@@ -27,6 +27,10 @@ DEFAULT_MAX_FRAME_BYTES = 16380
 # 64 KiB is four ordinary frames, and 1,000 silent peers can hold at most 64 MiB.
 MAX_UNNEGOTIATED_FRAME_BYTES = 64 * 1024
 
+# A NOTIFY of ours is a few hundred bytes. HAProxy up to 3.0 fragments what exceeds one frame;
+# four default frames hold the longest URL and headers that its own buffer can.
+MAX_REASSEMBLED_BYTES = 64 * 1024
+
 MAX_VARINT_BYTES = 10
 """64 bits: one byte of four bits, nine of seven, and HAProxy writes no more."""
 
@@ -51,7 +55,7 @@ class FrameFlag(IntFlag):
 
 
 class DataType(IntEnum):
-    """SPOE.txt 3.1. The type is the LOW nibble of its byte, the manual's picture notwithstanding."""
+    """SPOE.txt 3.1. In the LOW nibble of its byte, the picture in the manual notwithstanding."""
 
     NULL = 0
     BOOL = 1
