@@ -1,0 +1,43 @@
+# Every target first runs scripts/prepare, which installs what is missing and is quick when
+# nothing is. Paths are relative throughout, so that a checkout may live in "my folder".
+
+PYTHON := .venv/bin/python
+LOCK := .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-annotate --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: ## HAProxy, the agent, Redis and a small application, to see and to try (ARGS=--once: only the walk)
+	@scripts/prepare demo
+	@$(PYTHON) -m spoa.cli demo $(ARGS)
+
+test: lint ## Every check and every test (ARGS: for pytest, e.g. ARGS='-k replay')
+	@$(PYTHON) -m pytest -n 2 $(ARGS)
+
+lint: ## Only the checks: ruff, mypy, import-linter, hadolint
+	@scripts/prepare test
+	@$(PYTHON) -m ruff check --quiet
+	@$(PYTHON) -m ruff format --quiet --check
+	@$(PYTHON) -m mypy --no-error-summary
+	@.venv/bin/lint-imports
+	@.venv/bin/hadolint Dockerfile
+
+bench: ## How fast the agent is on this machine (ARGS: for the benchmark)
+	@scripts/prepare bench
+	@$(PYTHON) -m bench $(ARGS)
+
+# Renews both locks within what pyproject.toml allows. Existing pins stay unless ARGS says --upgrade.
+# uv asks the registry it is configured for, and its name stays out of the files.
+lock: ## Pin the dependencies anew (ARGS=--upgrade: take newer versions)
+	@scripts/prepare demo
+	@$(PYTHON) -m pip install --quiet uv
+	@$(LOCK) --all-extras --group dev -o requirements.lock $(ARGS)
+	@$(LOCK) --extra agent --extra inspect -c requirements.lock -o requirements-agent.lock
+
+clean: ## Remove .venv, .haproxy, caches and build results
+	@rm -rf .venv .haproxy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

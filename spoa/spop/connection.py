@@ -115,8 +115,6 @@ class Connection:
         Empty once the connection is CLOSING: what came in the same read as a DISCONNECT can
         not be answered any more (SPOE.txt 3.2.8), so it must not be acted upon.
         """
-        if self.is_closing:
-            return []
         if self._unread:
             data = self._unread + data
         notifies: list[Notify] = []
