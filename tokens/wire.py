@@ -1,0 +1,156 @@
+"""One connection to Redis: a batch of commands is one write and one settlement.
+
+Redis answers in order, so a reply belongs to the oldest batch that still waits. A batch that
+nobody waits for any more keeps its place in that queue.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import hiredis
+
+from tokens.gate import Command, Reply
+
+STALL_S = 1.0
+"""A connection whose oldest batch waits longer is given up and made anew. Ten deadlines."""
+
+# hiredis's stub knows tuples of one element only.
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
+
+Settle = Callable[["list[Reply] | StoreUnavailable"], None]
+"""Takes all replies of a batch in order, or why there are none. Called exactly once."""
+
+
+class StoreUnavailable(Exception):
+    """Redis gave no answer. `kind` is one word for the metrics; the message is for people."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Observer(Protocol):
+    """Who wants to know how the store fares. Called on the worker's loop: must be quick."""
+
+    def redis_round_trip(self, seconds: float, /) -> None: ...
+    def store_up(self, is_up: bool) -> None: ...  # noqa: FBT001 - a gauge
+    def store_error(self, kind: str, /) -> None: ...
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Commands that were written together and the replies that have come so far."""
+
+    commands: Sequence[Command]
+    settle: Settle
+    sent_at: float
+    replies: list[Reply] = field(default_factory=list)
+
+
+class Wire(asyncio.Protocol):
+    """One connection: commands out, replies in, in order. Dead once lost; never reused."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._observer = observer
+        self._reader = hiredis.Reader()
+        self._waiting: deque[_Batch] = deque()
+        self.lost: asyncio.Future[StoreUnavailable] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by isinstance
+
+    def send(self, commands: Sequence[Command], settle: Settle) -> None:
+        """Write all commands at once; settle when the last of their replies is in."""
+        self._waiting.append(_Batch(commands, settle, self._loop.time()))
+        self._transport.write(b"".join(map(_pack, commands)))
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        """Send and wait. For greetings, never on the hot path. Raises StoreUnavailable."""
+        answered: asyncio.Future[list[Reply] | StoreUnavailable] = self._loop.create_future()
+        self.send(commands, lambda result: _answer(answered, result))
+        result = await answered
+        if isinstance(result, StoreUnavailable):
+            raise result
+        for reply in result:
+            if isinstance(reply, Exception):
+                raise StoreUnavailable(error_kind(str(reply)), f"Redis refuses: {reply}")
+        return result
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            self._settle_complete()
+        except hiredis.ProtocolError:
+            self.abandon(StoreUnavailable("reply", "Redis sent what is not RESP"))
+
+    def _settle_complete(self) -> None:
+        """Give every batch whose replies are all in to its owner."""
+        gets = self._reader.gets
+        while (reply := gets()) is not False:
+            if not self._waiting:
+                raise hiredis.ProtocolError("a reply that nothing asked for")
+            batch = self._waiting[0]
+            batch.replies.append(reply)
+            if len(batch.replies) == len(batch.commands):
+                self._waiting.popleft()
+                self._observer.redis_round_trip(self._loop.time() - batch.sent_at)
+                batch.settle(batch.replies)
+
+    def now(self) -> float:
+        """Tell the loop's time, in seconds: what deadlines are written in."""
+        return self._loop.time()
+
+    def waits_longer_than(self, seconds: float) -> bool:
+        """Whether the oldest batch has waited so long for its replies."""
+        return bool(self._waiting) and self._loop.time() - self._waiting[0].sent_at > seconds
+
+    def watch(self) -> None:
+        """Give the connection up when it is stalled; else make sure that it still answers."""
+        if self.waits_longer_than(STALL_S):
+            self.abandon(StoreUnavailable("timeout", f"no reply from Redis for {STALL_S} s"))
+        elif not self._waiting:
+            self.send(((b"PING",),), lambda _: None)
+
+    def abandon(self, why: StoreUnavailable) -> None:
+        """Close at once; whoever waits is told why."""
+        self._lose(why)
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(StoreUnavailable("closed", f"Redis closed the connection: {exc}"))
+
+    def _lose(self, why: StoreUnavailable) -> None:
+        if not self.lost.done():
+            self.lost.set_result(why)
+        while self._waiting:
+            self._waiting.popleft().settle(why)
+
+
+def _answer(
+    waiting: "asyncio.Future[list[Reply] | StoreUnavailable]",
+    result: "list[Reply] | StoreUnavailable",
+) -> None:
+    if not waiting.done():  # its deadline may have cancelled it
+        waiting.set_result(result)
+
+
+_KINDS = {
+    "NOAUTH": "auth",
+    "WRONGPASS": "auth",
+    "NOPERM": "auth",
+    "READONLY": "readonly",
+    "OOM": "oom",
+    "MISCONF": "misconf",
+    "LOADING": "loading",
+    "KATFENCE": "fence",
+    "NOSCRIPT": "script",
+}
+
+
+def error_kind(reply: str) -> str:
+    """Sort an error reply by its first word. What is not known is `other`."""
+    return _KINDS.get(reply.partition(" ")[0], "other")
