@@ -134,6 +134,11 @@ class Connection:
         """Whether the last word is said: write what is outgoing, then close."""
         return self.state is State.CLOSING
 
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether there is a control frame to send."""
+        return bool(self._outgoing)
+
     def take_outgoing(self) -> list[bytes]:
         """Remove and return the control frames to send, each to be written by itself.
 

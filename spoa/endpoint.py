@@ -1,0 +1,76 @@
+"""Where the agent listens, as the configuration writes it."""
+
+from dataclasses import dataclass
+
+WORKER = "{worker}"
+"""Stands for the worker's number in the path of a unix socket."""
+
+# sockaddr_un: 108 bytes with the closing NUL. A longer path cannot be bound, only cut short.
+MAX_UNIX_PATH_BYTES = 107
+
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """A unix socket, shared by all workers or, with `{worker}` in its path, one for each."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+    @property
+    def is_per_worker(self) -> bool:
+        return WORKER in self.path
+
+    def for_worker(self, index: int) -> "UnixEndpoint":
+        return UnixEndpoint(self.path.replace(WORKER, str(index)))
+
+
+@dataclass(frozen=True, slots=True)
+class TcpEndpoint:
+    """A TCP port. `host` is a name or an address, without the brackets of IPv6."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+Endpoint = UnixEndpoint | TcpEndpoint
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `unix:/path` or `host:port`. Raises ValueError with a sentence."""
+    if text.startswith("unix:"):
+        return _parse_unix(text.removeprefix("unix:"))
+    return parse_tcp(text)
+
+
+def _parse_unix(path: str) -> UnixEndpoint:
+    if not path.startswith("/"):
+        raise ValueError(f"the path of a unix socket must be absolute, {path!r} is not")
+    if not path.isprintable():
+        raise ValueError("the path of a unix socket must be printable")
+    size_bytes = len(path.replace(WORKER, "000").encode())
+    if size_bytes > MAX_UNIX_PATH_BYTES:
+        raise ValueError(
+            f"the path of a unix socket has {size_bytes} bytes, {MAX_UNIX_PATH_BYTES} are allowed"
+        )
+    return UnixEndpoint(path)
+
+
+def parse_tcp(text: str) -> TcpEndpoint:
+    """Read `host:port` or `[ipv6]:port`. Raises ValueError with a sentence."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not host or not port.isascii() or not port.isdigit():
+        raise ValueError("must be unix:/path, host:port or [ipv6]:port")
+    if ":" in host and not text.startswith("["):
+        raise ValueError("an IPv6 address needs brackets: [::1]:9100")
+    if int(port) > MAX_PORT:
+        raise ValueError(f"port {port} is above {MAX_PORT}")
+    return TcpEndpoint(host, int(port))

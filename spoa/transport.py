@@ -1,0 +1,178 @@
+"""asyncio on one side, `spop.Connection` on the other: bytes, back-pressure, time-outs."""
+
+import asyncio
+import logging
+from typing import cast
+
+from spoa.age import AgeGauge
+from spoa.agent import Agent
+from spoa.config import Limits
+from spoa.counters import WorkerCounters
+from spoa.log import fields
+from spoa.spop.connection import Connection, EndedBy, Ending, State
+from spoa.spop.constants import StatusCode
+
+# HAProxy needs three or four connections in steady state and one per waiting request in a cold
+# burst; `bench` saw 1,676 at once. At 20 KB each, 8,192 silent ones hold 160 MB, and no more.
+MAX_CONNECTIONS = 8192
+
+# For the last frame to leave. A peer that does not read holds its connection no longer.
+CLOSE_TIMEOUT_S = 2.0
+
+# HAProxy processes that are remembered, the oldest forgotten first: each reload is a new one.
+MAX_ENGINES = 256
+
+COMPLAINT_INTERVAL_S = 1.0
+"""A peer that is no HAProxy is worth one line a second, not one for each attempt."""
+
+_log = logging.getLogger("kat")
+
+
+class SpopServer:
+    """What the connections of one worker share. Call it for a new connection's protocol."""
+
+    def __init__(self, agent: Agent, limits: Limits, counters: WorkerCounters) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.agent = agent
+        self.limits = limits
+        self.counters = counters
+        self.links: set[SpopLink] = set()
+        self._has_none = asyncio.Event()
+        self._ages: dict[bytes, AgeGauge] = {}
+        self._complained_at = -COMPLAINT_INTERVAL_S
+        self._unsaid = 0
+
+    def __call__(self) -> "SpopLink":
+        return SpopLink(self)
+
+    def ages_of(self, engine_id: bytes) -> AgeGauge:
+        """Find the gauge of a HAProxy process, which all its connections share."""
+        if not engine_id:
+            return AgeGauge()
+        if engine_id not in self._ages and len(self._ages) >= MAX_ENGINES:
+            del self._ages[next(iter(self._ages))]
+        return self._ages.setdefault(engine_id, AgeGauge())
+
+    def complain(self, ending: Ending) -> None:
+        """Log that a peer broke the protocol, and how many more did since the last line."""
+        self.counters.protocol_error(StatusCode(ending.status))
+        now = self.loop.time()
+        if now - self._complained_at < COMPLAINT_INTERVAL_S:
+            self._unsaid += 1
+            return
+        facts = fields(status=ending.status, reason=ending.message, unsaid=self._unsaid)
+        _log.warning("spop peer refused", extra=facts)
+        self._complained_at, self._unsaid = now, 0
+
+    def disconnect_all(self, message: str) -> None:
+        """Say AGENT-DISCONNECT on every connection and close it."""
+        for link in tuple(self.links):
+            link.disconnect(StatusCode.NORMAL, message)
+
+    async def wait_closed(self) -> None:
+        """Wait until no connection is left."""
+        while self.links:
+            self._has_none.clear()
+            await self._has_none.wait()
+
+    def forget(self, link: "SpopLink") -> None:
+        self.links.discard(link)
+        if not self.links:
+            self._has_none.set()
+
+    def abort_all(self) -> None:
+        for link in tuple(self.links):
+            link.abort()
+
+
+class SpopLink(asyncio.Protocol):
+    """One connection to HAProxy."""
+
+    def __init__(self, server: SpopServer) -> None:
+        self._server = server
+        self._connection = Connection(server.limits.max_frame_bytes)
+        self._acks: list[bytes] = []
+        self.ages = AgeGauge()
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection.state is State.OPEN and not self._transport.is_closing()
+
+    @property
+    def max_frame_bytes(self) -> int:
+        return self._connection.max_frame_bytes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by isinstance
+        server = self._server
+        server.counters.connection_opened()
+        server.links.add(self)
+        timeout_s = server.limits.handshake_timeout_s
+        self._handshake = server.loop.call_later(timeout_s, self._miss_handshake)
+        if len(server.links) > MAX_CONNECTIONS:
+            message = f"{MAX_CONNECTIONS} connections are the limit"
+            self.disconnect(StatusCode.RESOURCE_ALLOCATION, message)
+
+    def data_received(self, data: bytes) -> None:
+        connection = self._connection
+        notifies = connection.receive_data(data)
+        if connection.has_outgoing:
+            self._control()
+        if notifies:
+            self._server.agent.receive(self, notifies)
+
+    def queue(self, ack: bytes) -> None:
+        """Take an ACK for the next `flush`."""
+        self._acks.append(ack)
+
+    def flush(self) -> None:
+        """Write all queued ACKs at once; to a peer that is gone, nothing."""
+        acks, self._acks = self._acks, []
+        if self.is_open:
+            self._transport.write(b"".join(acks))
+
+    def disconnect(self, status: StatusCode, message: str) -> None:
+        """Say AGENT-DISCONNECT and close."""
+        self._connection.disconnect(status, message)
+        self._control()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # A peer that does not read its ACKs is not read from: what it may have in flight is bounded,
+    # so is what it can make us hold.
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handshake.cancel()
+        self._server.forget(self)
+        ending = self._connection.ending
+        if ending is None:
+            # A bare end is usual: HAProxy 3.1+ lets idle connections go without a word.
+            self._server.counters.connection_closed(StatusCode.NORMAL, "reset" if exc else "eof")
+        else:
+            by = "haproxy" if ending.by is EndedBy.HAPROXY else "agent"
+            self._server.counters.connection_closed(ending.status, by)
+        self._connection.disconnect(StatusCode.IO_ERROR, "connection lost")
+
+    def _control(self) -> None:
+        """Write the control frames; greet an opened connection, close an ended one."""
+        for frame in self._connection.take_outgoing():
+            self._transport.write(frame)
+        self._handshake.cancel()
+        ending = self._connection.ending
+        if ending is None:
+            self.ages = self._server.ages_of(self._connection.engine_id)
+            return
+        if ending.by is EndedBy.AGENT and ending.status != StatusCode.NORMAL:
+            self._server.complain(ending)
+        self._transport.close()
+        self._server.loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+
+    def _miss_handshake(self) -> None:
+        timeout_s = self._server.limits.handshake_timeout_s
+        self.disconnect(StatusCode.TIMEOUT, f"no HELLO within {timeout_s} s")

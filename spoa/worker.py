@@ -1,0 +1,159 @@
+"""One worker process: event loop, store, agent and transports, wired together.
+
+Nothing but SPOP and Redis traffic runs on its loop. It ends when it is told to (SIGTERM), when its
+supervisor is gone, or when something in it is broken; never because of what a peer sent.
+"""
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from spoa.agent import Agent
+from spoa.answers import Answers
+from spoa.config import Config
+from spoa.counters import Counters
+from spoa.listen import BACKLOG, ListenError, bind
+from spoa.log import configure
+from spoa.transport import SpopServer
+from tokens.gate import Gate
+from tokens.record import Keys
+from tokens.store import Store, StoreSettings
+
+BOOT_FAILURE = 3
+"""Exit code: this worker cannot start, and another attempt would not help."""
+
+HEARTBEAT_S = 1.0
+_GOODBYE_S = 1.0
+
+_log = logging.getLogger("kat")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the supervisor gives a worker to do."""
+
+    config: Config
+    index: int
+    listeners: list[socket.socket]
+    counters: Counters
+
+
+def run(order: Order) -> None:
+    """Serve until told to stop. The target of a worker's process."""
+    configure(order.config.log)
+    # The terminal sends Ctrl-C to the whole group; when to stop is the supervisor's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_Worker(order).serve())
+    except ListenError as error:
+        _log.error("worker cannot start: %s", error)
+        sys.exit(BOOT_FAILURE)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+class _Worker:
+    """Everything one process owns."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._config = order.config
+        self._counters = order.counters.worker(order.index)
+        self._stop = asyncio.Event()
+        self._fault: BaseException | None = None
+
+    async def serve(self) -> None:
+        """Accept, until there is a reason to stop; then drain. Raises what broke, if anything."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._break)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        if parent := multiprocessing.parent_process():
+            loop.add_reader(parent.sentinel, self._stop.set)
+        agent, store = self._build()
+        spop = SpopServer(agent, self._config.limits, self._counters)
+        # A reference to each server: asyncio closes the listening socket of one that is collected.
+        servers = [await _listen(spop, listener) for listener in self._listeners()]
+        keeping = asyncio.create_task(store.run())
+        keeping.add_done_callback(lambda _: self._stop.set())
+        gc.freeze()  # what is loaded by now stays: no need to look at it in every collection
+        self._beat()
+        await self._stop.wait()
+        for server in servers:
+            server.close()
+        await self._drain(agent, spop)
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        if self._fault:
+            raise self._fault
+
+    def _build(self) -> tuple[Agent, Store]:
+        config = self._config
+        keys = Keys(config.store.prefix)
+        settings = StoreSettings(
+            url=config.store_url,
+            fence_key=keys.fence,
+            is_fenced=config.store.fence,
+            script=Gate.script,
+            script_sha=Gate.script_sha,
+            deadline_s=config.limits.deadline_ms / 1000,
+        )
+        store = Store(settings, self._counters)
+        gate = Gate(config.acl, keys, config.limits.deadline_ms)
+        return Agent(gate, store, Answers(config.acl), config.limits, self._counters), store
+
+    def _listeners(self) -> list[socket.socket]:
+        """Return what the supervisor bound for all, and bind what is this worker's own."""
+        group = self._config.listen.group
+        own = [bind(endpoint, group) for endpoint in self._config.own_endpoints(self._order.index)]
+        return [*self._order.listeners, *(listener.socket for listener in own)]
+
+    def _beat(self) -> None:
+        """Say that the loop turns, every second. The first beat says that this worker serves."""
+        self._counters.heartbeat(time.monotonic())
+        asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
+
+    async def _drain(self, agent: Agent, spop: SpopServer) -> None:
+        """Finish what is in flight, say goodbye to every HAProxy, and see them off."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.limits.drain_s):
+                await agent.drain()
+        spop.disconnect_all("the agent is stopping")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await spop.wait_closed()
+        spop.abort_all()
+
+    def _break(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """Take an exception that nobody caught for our own fault: this worker must not go on.
+
+        What a peer does never gets here; a lack of file descriptors does, and will pass.
+        """
+        fault = context.get("exception")
+        if isinstance(fault, OSError) or not isinstance(fault, BaseException):
+            _log.warning("event loop: %s", context.get("message"))
+            return
+        self._fault = fault
+        self._stop.set()
+
+
+async def _listen(spop: SpopServer, listener: socket.socket) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(spop, sock=listener, backlog=BACKLOG)
+    return await loop.create_server(spop, sock=listener, backlog=BACKLOG)
