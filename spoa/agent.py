@@ -241,24 +241,21 @@ def _find_args(notify: Notify) -> Args:
 
     A NOTIFY has one ACK, so it can ask for one decision. Other messages are not our business.
     """
-    ours = [message.args for message in notify.messages if message.name == CHECK_HTTP]
-    return ours[0] if len(ours) == 1 else {}
+    found: Args = {}
+    for message in notify.messages:
+        if message.name == CHECK_HTTP:
+            if found:
+                return {}
+            found = message.args
+    return found
+
+
+_TEXTS = (b"acl", b"token", b"host", b"method", b"path", b"nonce")
 
 
 def _read_check(args: Args, room_bytes: int) -> Check:
     """Take the arguments by name. What is absent or of another type counts as not given."""
+    # One loop for all of them: a call for each cost 1.5 us of 12 (`make bench`).
+    texts = [text if isinstance(text, bytes) else b"" for text in map(args.get, _TEXTS)]
     source = args.get(b"src")
-    return Check(
-        acl=_bytes(args.get(b"acl")),
-        token=_bytes(args.get(b"token")),
-        source=source if isinstance(source, Address) else b"",
-        host=_bytes(args.get(b"host")),
-        method=_bytes(args.get(b"method")),
-        path=_bytes(args.get(b"path")),
-        nonce=_bytes(args.get(b"nonce")),
-        room_bytes=room_bytes,
-    )
-
-
-def _bytes(value: Value) -> bytes:
-    return value if isinstance(value, bytes) else b""
+    return Check(*texts, source if isinstance(source, Address) else b"", room_bytes)

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from itertools import count
@@ -67,11 +68,11 @@ class Check:
 
     acl: bytes
     token: bytes
-    source: bytes
     host: bytes
     method: bytes
     path: bytes
     nonce: bytes
+    source: bytes
     room_bytes: int
     """How long user and groups together may be, for the answer to fit."""
 
@@ -201,7 +202,15 @@ class Redemption:
 def _admit(name: bytes, raw: bytes) -> Decision:
     """Say yes, if the consumed record reads strictly. Redis judged most of it; we judge it all."""
     try:
-        record = read_record(raw)
+        user, groups = _read_answer(raw)
     except BadRecord:
         return Decision(Outcome.BAD_RECORD, name)
-    return Decision(Outcome.OK, name, record.sub.encode(), ",".join(record.groups).encode())
+    return Decision(Outcome.OK, name, user, groups)
+
+
+# Records say nothing about their token, so all tokens of a user for an ACL have the same one. A
+# record is 4 KiB at most: 16 MiB if somebody tries. Reading one strictly takes 2.3 us.
+@lru_cache(4096)
+def _read_answer(raw: bytes) -> tuple[bytes, bytes]:
+    record = read_record(raw)
+    return record.sub.encode(), ",".join(record.groups).encode()

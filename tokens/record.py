@@ -6,10 +6,9 @@ what an issuer is about to write. A record that either of them refuses opens not
 """
 
 import json
-import re
-from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, Literal, NamedTuple
+
+from tokens.spelling import RULES
 
 VERSION: Final = 1
 MAX_RECORD_BYTES: Final = 4096
@@ -20,9 +19,6 @@ MAX_INTEGER: Final = 2**53
 # cjson gives up at 1000 levels, CPython's scanner near its recursion limit. 512 is below both,
 # and counting brackets is a bound on the depth that no duplicate key can hide from.
 MAX_BRACKETS: Final = 512
-
-_MAX_NAME_BYTES: Final = 128
-_NETWORK_PREFIXES: Final = {4: (8, 16, 24), 6: (32, 48, 56, 64)}
 
 
 class BadRecord(ValueError):
@@ -185,7 +181,7 @@ def _integer(field: str, value: object, low: int, high: int) -> int:
 def _text(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise BadRecord(f"{field}: {_kind(value)} where a text belongs")
-    is_right, rule = _RULES[field]
+    is_right, rule = RULES[field]
     if not is_right(value):
         raise BadRecord(f"{field}: {_shown(value)} is not {rule}")
     return value
@@ -220,58 +216,6 @@ def _session_fields(session: SessionTerms | Literal[False] | None) -> object:
     fields = {"ttl": session.ttl_s, "idle": session.idle_s}
     return {name: value for name, value in fields.items() if value is not None}
 
-
-def _is_name(text: str) -> bool:
-    return _NAME(text) is not None and (text.isascii() or len(text.encode()) <= _MAX_NAME_BYTES)
-
-
-def _is_group(text: str) -> bool:
-    return "," not in text and _is_name(text)
-
-
-def _is_address(text: str) -> bool:
-    """Accept the one spelling under which the agent looks for it, and no other."""
-    try:
-        address, slash, _ = text.partition("/")
-        if slash:
-            network = ip_network(text)
-            allowed = _NETWORK_PREFIXES[network.version]
-            return str(network) == text and network.prefixlen in allowed
-        ip = ip_address(address)
-    except ValueError:
-        return False
-    # The agent turns an IPv4-mapped client address into the IPv4 one: bound to it, none matches.
-    is_mapped = isinstance(ip, IPv6Address) and (ip.ipv4_mapped or ip.scope_id) is not None
-    return str(ip) == text and not is_mapped
-
-
-def _is_path(text: str) -> bool:
-    return _PATH(text) is not None and _AMBIGUOUS(text) is None
-
-
-def _matches(pattern: str) -> Callable[[str], object]:
-    return re.compile(pattern, re.ASCII).fullmatch
-
-
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,128}").fullmatch
-_PATH: Final = re.compile(r"/[!-~]{0,1023}").fullmatch
-_AMBIGUOUS: Final = re.compile(r"\.\.|//|[\\;?#]|%2e|%2f|%5c|%00", re.IGNORECASE).search
-
-_NAME_RULE: Final = f"1 to {_MAX_NAME_BYTES} bytes without control characters"
-
-_RULES: Final[dict[str, tuple[Callable[[str], object], str]]] = {
-    "sub": (_is_name, _NAME_RULE),
-    "groups": (_is_group, _NAME_RULE + " or comma"),
-    "acl": (_matches(r"[A-Za-z0-9_.-]{1,64}"), "1 to 64 of A-Z a-z 0-9 _ . -"),
-    "src": (_is_address, "a canonical address, or network /8 /16 /24 or /32 /48 /56 /64 (IPv6)"),
-    "host": (
-        _matches(r"[a-z0-9_.-]{1,253}|\[[0-9a-f:.]{2,45}\]"),
-        "a host name in lower case without a port",
-    ),
-    "method": (_matches(r"[A-Z][A-Z-]{0,31}"), "a method in upper case"),
-    "path": (_is_path, r"a plain path prefix: / first, none of .. // \ ; ? # %2e %2f %5c %00"),
-    "nonce": (_matches(r"[0-9a-f]{64}"), "64 lowercase hex digits"),
-}
 
 _KINDS: Final = {
     type(None): "null",

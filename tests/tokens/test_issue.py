@@ -1,0 +1,225 @@
+"""Issuing through a real Redis, sync and async: one list of cases for both."""
+
+import asyncio
+import re
+import select
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.records import NONCE
+from tests.support.redeem import Answer, Ask, Redeemer
+from tests.support.redis import RedisServer
+from tokens import issue as module
+from tokens.issue import AsyncIssuer, Issued, Issuer, NotIssued, connect, connect_async
+from tokens.record import Record, SessionTerms, read_record
+from tokens.token import digest, is_well_formed, kid
+
+Issue = Callable[..., Issued]
+
+
+@pytest.fixture(params=["sync", "async"])
+def issue(request: pytest.FixtureRequest, redis_server: RedisServer) -> Issue:
+    """`Issuer.issue` and `AsyncIssuer.issue`, called alike."""
+    here = f"unix://{redis_server.socket}"
+
+    def issue_now(*args: Any, at: str = here, prefix: str = "kat:", **bindings: Any) -> Issued:
+        with connect(at) as client:
+            return Issuer(client, prefix=prefix).issue(*args, **bindings)
+
+    async def issue_soon(
+        *args: Any, at: str = here, prefix: str = "kat:", **bindings: Any
+    ) -> Issued:
+        async with connect_async(at) as client:
+            return await AsyncIssuer(client, prefix=prefix).issue(*args, **bindings)
+
+    if request.param == "sync":
+        return issue_now
+    return lambda *args, **bindings: asyncio.run(issue_soon(*args, **bindings))
+
+
+def test_an_issued_token_stands_in_redis(issue: Issue, client: redis.Redis) -> None:
+    """Redis holds the contract's record under the token's digest, with its end."""
+    issued = issue("user1", ["wiki"], 60)
+    token = issued.token.encode()
+    assert is_well_formed(token)
+    assert issued.kid == kid(digest(token)).decode()
+    key = b"kat:t:" + digest(token)
+    assert client.keys() == [key]
+    assert client.get(key) == b'{"v":1,"sub":"user1","acl":["wiki"],"ttl":60}'
+    assert 59_000 < client.pttl(key) <= 60_000
+
+
+def test_an_issued_token_is_consumed_once(issue: Issue, client: redis.Redis) -> None:
+    """What an issuer writes, redeem.lua lets through: once."""
+    key = b"kat:t:" + digest(issue("user1", "wiki", 60).token.encode())
+    redeemer = Redeemer(client)
+    assert redeemer.redeem_one(Ask(key)).code == "ok"
+    assert redeemer.redeem_one(Ask(key, claim="c0ffee.2")).code == "replayed"
+
+
+def test_every_field_arrives(issue: Issue, client: redis.Redis) -> None:
+    """Each keyword becomes its field, a lone text a list of one."""
+    issued = issue(
+        "user1",
+        ("wiki", "jira"),
+        60,
+        groups=["staff"],
+        src="192.0.2.7",
+        host="wiki.example",
+        method=("GET", "HEAD"),
+        path="/x",
+        nbf_ms=5,
+        session=SessionTerms(ttl_s=60),
+        nonce=NONCE,
+        meta={"ticket": 7},
+        prefix="other:",
+    )
+    raw = client.get(b"other:t:" + digest(issued.token.encode()))
+    assert isinstance(raw, bytes)
+    assert read_record(raw) == Record(
+        sub="user1",
+        acl=("wiki", "jira"),
+        ttl_s=60,
+        groups=("staff",),
+        src=("192.0.2.7",),
+        host=("wiki.example",),
+        method=("GET", "HEAD"),
+        path=("/x",),
+        nbf_ms=5,
+        session=SessionTerms(ttl_s=60),
+        nonce=NONCE,
+        meta={"ticket": 7},
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"user": ""}, "sub: '' is not 1 to 128 bytes without control characters"),
+        ({"user": b"user1"}, "not to be written as JSON: "),
+        ({"user": "user\udc00"}, "not readable as JSON in UTF-8"),
+        ({"acl": "wiki docs"}, "acl: 'wiki docs' is not 1 to 64 of A-Z a-z 0-9 _ . -"),
+        ({"acl": []}, "acl: an empty list; leave the field out instead"),
+        ({"ttl_s": 0}, "ttl: 0, allowed is 1 to 86400"),
+        ({"ttl_s": 86_401}, "ttl: 86401, allowed is 1 to 86400"),
+        ({"ttl_s": "60"}, "ttl: a text where an integer belongs"),
+        ({"groups": "a,b"}, "groups: 'a,b' is not 1 to 128 bytes without control characters or"),
+        ({"src": "192.0.2.7/32"}, "src: '192.0.2.7/32' is not a canonical address, or network"),
+        ({"host": "Wiki.example"}, "host: 'Wiki.example' is not a host name in lower case"),
+        ({"session": SessionTerms()}, "session: an object without ttl and idle"),
+        ({"meta": {"a": float("nan")}}, "NaN is not a JSON number"),
+        ({"meta": {"a": "x" * 4096}}, "record of 4157 bytes, the limit is 4096"),
+    ],
+)
+def test_bad_arguments_are_named(
+    issue: Issue, client: redis.Redis, wrong: dict[str, object], sentence: str
+) -> None:
+    """What no agent would accept is a ValueError that says why, and nothing is written."""
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        issue(**({"user": "user1", "acl": "wiki", "ttl_s": 60} | wrong))
+    assert client.dbsize() == 0
+
+
+def test_a_misspelt_binding_is_refused(issue: Issue, client: redis.Redis) -> None:
+    """`scr` must not mean "unbound"."""
+    with pytest.raises(TypeError, match="scr"):
+        issue("user1", "wiki", 60, scr="192.0.2.7")
+    assert client.dbsize() == 0
+
+
+def test_a_taken_key_is_left_alone(
+    issue: Issue, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NX is honoured: a token that exists is not written over, and the caller hears of it."""
+    token = issue("user1", "wiki", 60).token
+    monkeypatch.setattr(module, "mint", lambda: token)
+    with pytest.raises(NotIssued) as refusal:
+        issue("user2", "wiki", 60)
+    assert token not in str(refusal.value)
+    assert Redeemer(client).redeem_one(Ask(b"kat:t:" + digest(token.encode()))) == Answer(
+        "ok", b'{"v":1,"sub":"user1","acl":["wiki"],"ttl":60}'
+    )
+
+
+def test_the_token_goes_nowhere(issue: Issue, client: redis.Redis) -> None:
+    """One command reaches Redis, and neither it nor the answer's repr holds the token's text."""
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
+        issued = issue("user1", "wiki", 60)
+        client.ping()
+        commands: list[str] = []
+        while not commands or commands[-1] != "PING":
+            commands.append(monitor.next_command()["command"])
+    (only,) = (command for command in commands if command.startswith("SET "))
+    assert re.fullmatch(r"SET kat:t:[0-9a-f]{64} \{.*\} (EX 60 NX|NX EX 60)", only)
+    assert issued.token[4:] not in "".join(commands)
+    assert issued.token[4:] not in f"{issued!r} {issued}"
+    assert issued.kid in repr(issued)
+
+
+def test_a_store_that_refuses_is_heard(issue: Issue, client: redis.Redis) -> None:
+    """When Redis does not confirm, the caller gets Redis's error and no token."""
+    client.config_set("min-replicas-to-write", "1")
+    try:
+        with pytest.raises(redis.RedisError):
+            issue("user1", "wiki", 60)
+    finally:
+        client.config_set("min-replicas-to-write", "0")
+
+
+class LosesReplies(socketserver.BaseRequestHandler):
+    """Passes everything on to Redis and back, but ends the connection in place of SET's reply."""
+
+    server: "LossyProxy"
+
+    def handle(self) -> None:
+        with socket.socket(socket.AF_UNIX) as upstream:
+            upstream.connect(self.server.upstream)
+            while True:
+                readable, _, _ = select.select([self.request, upstream], [], [], 10)
+                if upstream in readable:
+                    self.request.sendall(upstream.recv(65536))
+                    continue
+                command = self.request.recv(65536)
+                if not command:
+                    return
+                upstream.sendall(command)
+                if b"SET\r\n" in command:
+                    self.server.writes += 1
+                    upstream.recv(65536)
+                    return
+
+
+class LossyProxy(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__(str(server.directory / "lossy.sock"), LosesReplies)
+        self.upstream = server.socket
+        self.writes = 0
+
+
+def test_a_lost_reply_is_not_asked_for_again(
+    issue: Issue, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    """A write whose reply is lost is sent once: the caller hears of it and issues anew."""
+    with LossyProxy(redis_server) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with pytest.raises(redis.ConnectionError):
+                issue("user1", "wiki", 60, at=f"unix://{proxy.server_address}")
+        finally:
+            proxy.shutdown()
+            thread.join()
+            Path(redis_server.directory / "lossy.sock").unlink()
+    assert proxy.writes == 1
+    assert client.dbsize() == 1
+    issue("user1", "wiki", 60)
+    assert client.dbsize() == 2

@@ -1,0 +1,132 @@
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.records import ACCEPTED, GOOD, MISSHAPEN, MISSPELT, NONCE, with_fields
+from tests.support.strategies import records
+from tokens.record import (
+    MAX_RECORD_BYTES,
+    BadRecord,
+    Keys,
+    Record,
+    SessionTerms,
+    read_record,
+    write_record,
+)
+
+
+@pytest.mark.parametrize("raw", ACCEPTED.values(), ids=ACCEPTED)
+def test_a_right_record_is_read(raw: bytes) -> None:
+    """Every record that the contract allows is read."""
+    record = read_record(raw)
+    assert record.acl == ("wiki",)
+    assert record.ttl_s == 60
+
+
+@pytest.mark.parametrize("raw", (MISSHAPEN | MISSPELT).values(), ids=MISSHAPEN | MISSPELT)
+def test_a_wrong_record_is_refused(raw: bytes) -> None:
+    """Every record that the contract forbids is refused, with a sentence in ASCII."""
+    with pytest.raises(BadRecord) as refusal:
+        read_record(raw)
+    assert str(refusal.value).isascii()
+    assert len(str(refusal.value)) < 300
+
+
+def test_every_field_is_read() -> None:
+    """Each field of the contract arrives in its place."""
+    raw = (
+        '{"v":1,"sub":"user1","acl":["wiki","jira"],"ttl":60,"groups":["staff"],'
+        '"src":["192.0.2.7","2001:db8::/32"],"host":["wiki.example"],"method":["GET"],'
+        f'"path":["/x"],"nbf":5,"session":{{"ttl":60,"idle":30}},"nonce":"{NONCE}","meta":{{"a":1}}}}'
+    )
+    assert read_record(raw.encode()) == Record(
+        sub="user1",
+        acl=("wiki", "jira"),
+        ttl_s=60,
+        groups=("staff",),
+        src=("192.0.2.7", "2001:db8::/32"),
+        host=("wiki.example",),
+        method=("GET",),
+        path=("/x",),
+        nbf_ms=5,
+        session=SessionTerms(60, 30),
+        nonce=NONCE,
+        meta={"a": 1},
+    )
+
+
+def test_session_false_is_not_session_absent() -> None:
+    """`false` forbids a session, leaving the field out leaves it to the ACL."""
+    assert read_record(with_fields('"session":false')).session is False
+    assert read_record(GOOD).session is None
+
+
+@pytest.mark.parametrize("src", ["10.0.0.0/8", "2001:db8:1::/48", "::1", "2001:db8::/64"])
+def test_canonical_addresses_are_read(src: str) -> None:
+    """The contract's sizes of network, and any address, are read in canonical spelling."""
+    assert read_record(with_fields(f'"src":["{src}"]')).src == (src,)
+
+
+@pytest.mark.parametrize(
+    "src", ["0.0.0.0/0", "10.0.0.0/9", "192.0.2.7/32", "::/0", "2001:db8::1/128", "fe80::1%eth0"]
+)
+def test_other_networks_are_refused(src: str) -> None:
+    """A network that no agent looks for would be a token that nobody can use."""
+    with pytest.raises(BadRecord, match="src: "):
+        read_record(with_fields(f'"src":["{src}"]'))
+
+
+def test_the_limit_is_looked_at_before_decoding() -> None:
+    """4096 bytes are read, one more is refused by its length alone."""
+    raw = GOOD + b" " * (MAX_RECORD_BYTES - len(GOOD))
+    assert read_record(raw).sub == "user1"
+    with pytest.raises(BadRecord, match="record of 4097 bytes, the limit is 4096"):
+        read_record(raw + b" ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        (b'{"v":1}', "sub: nothing where a text belongs"),
+        (b'{"v":2}', "v: 2, allowed is 1"),
+        (with_fields('"scr":["192.0.2.7"]'), "unknown field 'scr'"),
+        (with_fields('"groups":[]'), "groups: an empty list; leave the field out instead"),
+        (with_fields('"src":null'), "src: null where a list belongs"),
+        (with_fields('"nbf":1e300'), "nbf: 1000000000000000052504760255204"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(raw: bytes, sentence: str) -> None:
+    """The message names the field, what was found and what is allowed."""
+    with pytest.raises(BadRecord) as refusal:
+        read_record(raw)
+    assert str(refusal.value).startswith(sentence)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=80).map(lambda text: GOOD + text.encode()))
+def test_only_bad_record_escapes(raw: bytes) -> None:
+    """Whatever bytes stand in Redis, reading them gives a record or BadRecord."""
+    with contextlib.suppress(BadRecord):
+        read_record(raw)
+
+
+@given(records())
+def test_what_is_written_is_read_back(record: Record) -> None:
+    """Writing and reading give the same record."""
+    assert read_record(write_record(record)) == record
+
+
+def test_only_set_fields_are_written() -> None:
+    """The typical record is as short as one written by hand."""
+    assert write_record(Record("user1", ("wiki",), 60)) == GOOD
+    raw = write_record(Record("user1", ("wiki",), 60, nbf_ms=0, session=False, meta={}))
+    assert json.loads(raw).keys() - json.loads(GOOD).keys() == {"nbf", "session", "meta"}
+
+
+def test_key_names() -> None:
+    """Every key stands under the prefix."""
+    assert Keys().token(b"ab") == b"kat:t:ab"
+    assert Keys("other:").token(b"ab") == b"other:t:ab"
+    assert Keys("other:").fence == b"other:fence"
