@@ -23,7 +23,6 @@ from spoa.spop.codec import (
 )
 from spoa.spop.constants import (
     DEFAULT_MAX_FRAME_BYTES,
-    FRAGMENTATION,
     FRAME_LENGTH_BYTES,
     MAX_REASSEMBLED_BYTES,
     MAX_UNNEGOTIATED_FRAME_BYTES,
@@ -104,7 +103,6 @@ class Connection:
         self.engine_id = b""
         self.max_frame_bytes = MAX_UNNEGOTIATED_FRAME_BYTES
         self._our_max_frame_bytes = max_frame_bytes
-        self._can_reassemble = False
         self._partial: _Partial | None = None
         self._unread = b""
         self._outgoing: list[bytes] = []
@@ -213,7 +211,6 @@ class Connection:
             return
         self.engine_id = agreement.engine_id
         self.max_frame_bytes = agreement.max_frame_bytes
-        self._can_reassemble = FRAGMENTATION in agreement.capabilities
 
     def _receive_disconnect(self, pairs: dict[bytes, Value]) -> None:
         """Answer in kind: HAProxy up to 3.0 waits for it."""
@@ -232,9 +229,6 @@ class Connection:
             raise ProtocolError(StatusCode.INTERLACED_FRAMES, "NOTIFY inside another's fragments")
         if flags & _ABORT:
             return
-        if not self._can_reassemble:
-            message = "a fragment, but fragmentation was not agreed on"
-            raise ProtocolError(StatusCode.FRAGMENTATION_NOT_SUPPORTED, message)
         ids, _ = split_ids(payload)
         self._partial = _Partial(ids, bytearray(payload))
 

@@ -15,10 +15,12 @@ from spoa.spop.constants import (
 )
 from spoa.spop.errors import ProtocolError
 
-# Without `pipelining` HAProxy 3.1+ keeps one request per connection. `fragmentation` is for
-# HAProxy up to 3.0, which ends the whole connection (code 10) when a payload does not fit and
-# the agent cannot reassemble. `async` is an old capability that no HAProxy needs.
-_CAPABILITIES = (PIPELINING, FRAGMENTATION)
+# `fragmentation` says what we can receive, so it is announced to everybody (SPOE.txt 3.2.1):
+# HAProxy up to 3.0 ends the whole connection (code 10) when a payload does not fit a frame and
+# the agent cannot reassemble it. `async` is an old capability that no HAProxy needs.
+_OURS_ALONE = (FRAGMENTATION,)
+# These take two. Without `pipelining` HAProxy 3.1+ keeps one request per connection.
+_TOGETHER = (PIPELINING,)
 
 _MAJOR_VERSION = SPOP_VERSION.partition(b".")[0]
 
@@ -55,11 +57,11 @@ def negotiate(offer: Mapping[bytes, Value], our_max_frame_bytes: int) -> Agreeme
     offered = _string(offer, b"capabilities", StatusCode.CAPABILITIES_NOT_FOUND)
     if not any(_is_spoken(version) for version in versions.split(b",")):
         raise ProtocolError(StatusCode.UNSUPPORTED_VERSION, "no version offered is 2.x")
-    capabilities = {name.strip() for name in offered.split(b",")}
+    theirs = {name.strip() for name in offered.split(b",")}
     return Agreement(
         # SPOE.txt 3.2.5: must not exceed the peer's offer.
         max_frame_bytes=min(max_frame_bytes, our_max_frame_bytes),
-        capabilities=tuple(name for name in _CAPABILITIES if name in capabilities),
+        capabilities=(*(name for name in _TOGETHER if name in theirs), *_OURS_ALONE),
         engine_id=_string(offer, b"engine-id") if b"engine-id" in offer else b"",
         is_health_check=_is_health_check(offer),
     )

@@ -1,7 +1,7 @@
 """SPOP declared once more, to be read as a specification (SPOE.txt section 3).
 
-The agent never runs this: at 58 us a NOTIFY it is 24 times slower than `codec`. It is the
-oracle that the tests hold `codec` against, and the eyes of `kat inspect`. It parses and builds.
+The agent never runs this: it is made to be read, not to be fast. It is the oracle that the tests
+hold `codec` against, and the eyes of `kat inspect`. It parses and it builds.
 
 Upper half: the wire, from the smallest thing to the frame, each a `construct` declaration.
 Lower half: the same as typed `Format`s, because construct itself knows no types.
