@@ -20,7 +20,7 @@ from spoa.agent import Agent
 from spoa.answers import Answers
 from spoa.config import Config
 from spoa.counters import Counters
-from spoa.listen import BACKLOG, ListenError, bind
+from spoa.listen import BACKLOG, Listener, ListenError, bind
 from spoa.log import configure
 from spoa.transport import SpopServer
 from tokens.gate import Gate
@@ -74,6 +74,7 @@ class _Worker:
         self._order = order
         self._config = order.config
         self._counters = order.counters.worker(order.index)
+        self._own: list[Listener] = []
         self._stop = asyncio.Event()
         self._fault: BaseException | None = None
 
@@ -95,6 +96,8 @@ class _Worker:
         await self._stop.wait()
         for server in servers:
             server.close()
+        for listener in self._own:
+            listener.close()
         await self._drain(agent, spop)
         keeping.cancel()
         with suppress(asyncio.CancelledError):
@@ -119,9 +122,9 @@ class _Worker:
 
     def _listeners(self) -> list[socket.socket]:
         """Return what the supervisor bound for all, and bind what is this worker's own."""
-        group = self._config.listen.group
-        own = [bind(endpoint, group) for endpoint in self._config.own_endpoints(self._order.index)]
-        return [*self._order.listeners, *(listener.socket for listener in own)]
+        for endpoint in self._config.own_endpoints(self._order.index):
+            self._own.append(bind(endpoint, self._config.listen.group))
+        return [*self._order.listeners, *(listener.socket for listener in self._own)]
 
     def _beat(self) -> None:
         """Say that the loop turns, every second. The first beat says that this worker serves."""
