@@ -31,6 +31,7 @@ from spoa.endpoint import (
     parse_endpoint,
     parse_tcp,
 )
+from spoa.places import default_run_dir, default_state_dir
 from spoa.spop.constants import DEFAULT_MAX_FRAME_BYTES, MIN_MAX_FRAME_BYTES
 from spoa.storeurl import EMBEDDED, check_store_url
 
@@ -182,20 +183,6 @@ class Log(_Section):
     level: LogLevel = LogLevel.INFO
 
 
-def default_state_dir() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/kat")
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base) / "kat"
-
-
-def default_run_dir() -> Path:
-    if os.geteuid() == 0:
-        return Path("/run/kat")
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "kat" if base else default_state_dir() / "run"
-
-
 class Config(_Section):
     """Everything an operator may set. Each key has a default."""
 
@@ -244,7 +231,7 @@ class Config(_Section):
     @property
     def shared_endpoints(self) -> tuple[Endpoint, ...]:
         """What the supervisor binds, for all workers."""
-        return tuple(endpoint for endpoint in self.endpoints if not _is_per_worker(endpoint))
+        return tuple(endpoint for endpoint in self.endpoints if not endpoint.is_per_worker)
 
     def own_endpoints(self, index: int) -> tuple[UnixEndpoint, ...]:
         """Name what this worker binds itself, so that its death refuses connections at once."""
@@ -275,7 +262,3 @@ class Config(_Section):
         return (
             f"unix://{quote(str(self.redis_socket))}" if self.store.is_embedded else self.store.url
         )
-
-
-def _is_per_worker(endpoint: Endpoint) -> bool:
-    return isinstance(endpoint, UnixEndpoint) and endpoint.is_per_worker

@@ -131,7 +131,9 @@ class WorkerCounters:
         self._unknown = self._requests[UNKNOWN_ACL.encode()]
         self._status = {int(status): status for status in StatusCode}
 
-    # Per batch: `make bench-metrics` holds each of these to 0.3 us.
+    # Per batch. 0.04-0.21 us each (2 cores, Debian 12, CPython 3.11, version 0.1.0):
+    #   python -m timeit -s 'from spoa.counters import Counters
+    #   pen = Counters(["a"], 1).worker(0)' 'pen.latency(0.001, 5)'
 
     def decided(self, acl: bytes, reason: bytes, number: int) -> None:
         """Count `number` decisions. An ACL that is not configured counts as "(unknown)"."""

@@ -34,6 +34,7 @@ class TcpEndpoint:
 
     host: str
     port: int
+    is_per_worker = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -12,6 +12,9 @@ from spoa.config import Log, LogFormat
 
 log = logging.getLogger("kat")
 
+# Whose lines are written: ours, and those of the packages that speak through their own names.
+_SPEAKERS = ("kat", "tokens", "asyncio")
+
 _Fields = Mapping[str, str | int | float | bool | None]
 
 
@@ -21,12 +24,14 @@ def fields(**values: str | float | bool | None) -> dict[str, object]:
 
 
 def configure(settings: Log) -> None:
-    """Write the lines that `settings` ask for, and those of nobody else."""
+    """Write the lines that `settings` ask for, in their format, once."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json() if settings.format is LogFormat.JSON else _Logfmt())
-    log.handlers = [handler]
-    log.propagate = False
-    log.setLevel(settings.level.upper())
+    for name in _SPEAKERS:
+        speaker = logging.getLogger(name)
+        speaker.handlers = [handler]
+        speaker.propagate = False
+        speaker.setLevel(settings.level.upper())
 
 
 class _Logfmt(logging.Formatter):

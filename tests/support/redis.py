@@ -47,6 +47,7 @@ def running_redis(*settings: str) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="kat-") as directory:
         server = _start(Path(directory), settings)
         try:
+            _wait_until_it_answers(server)
             yield server
         finally:
             server.process.kill()
@@ -59,13 +60,15 @@ def _start(directory: Path, settings: tuple[str, ...]) -> RedisServer:
     where = ("--dir", str(directory), "--unixsocket", str(directory / "redis.sock"))
     log = ("--logfile", str(directory / "redis.log"))
     process = subprocess.Popen((binary, *_SETTINGS, *where, *log, *settings))
-    server = RedisServer(process, directory)
+    return RedisServer(process, directory)
+
+
+def _wait_until_it_answers(server: RedisServer) -> None:
     deadline = time.monotonic() + START_DEADLINE_S
     while not _answers(server):
-        assert process.poll() is None, f"redis-server ended at once: {server.log}"
+        assert server.process.poll() is None, f"redis-server ended at once: {server.log}"
         assert time.monotonic() < deadline, f"redis-server is silent: {server.log}"
         time.sleep(LOOK_AGAIN_S)
-    return server
 
 
 def _answers(server: RedisServer) -> bool:

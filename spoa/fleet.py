@@ -1,0 +1,70 @@
+"""What the supervisor knows of its workers, for those who ask: health and metrics.
+
+Written by the supervisor's main thread, read by the threads that answer HTTP. Every field is one
+reference or number, replaced whole, so a reader sees the old or the new one.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from spoa.counters import Counters
+
+# A worker's loop beats every second. Ten missed beats are no load, they are a stuck loop: with
+# every bound at its limit a turn takes well below a second.
+STALE_AFTER_S = 10.0
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The workers: which run, since when, and how often one was started again."""
+
+    counters: Counters
+    started: list[float | None] = field(init=False)
+    restarts: int = 0
+    is_draining: bool = False
+    store_fault: Callable[[], str | None] = lambda: None
+    """Why the store cannot be up, if its process is ours and we know."""
+
+    def __post_init__(self) -> None:
+        self.started = [None] * self.counters.workers
+
+    @property
+    def running(self) -> int:
+        return sum(started is not None for started in self.started)
+
+    @property
+    def serving(self) -> list[int]:
+        """The workers that run and have said so since they were started."""
+        return [
+            index
+            for index, started in enumerate(self.started)
+            if started is not None and self.counters.heartbeat(index) > 0
+        ]
+
+    def why_not_alive(self) -> str | None:
+        """Name the workers whose loop is stuck. One that is dead is being replaced: no fault."""
+        now = time.monotonic()
+        stuck = [
+            str(index)
+            for index, started in enumerate(self.started)
+            if started is not None
+            and now - max(started, self.counters.heartbeat(index)) > STALE_AFTER_S
+        ]
+        if not stuck:
+            return None
+        return f"no heartbeat for {STALE_AFTER_S:.0f} s from worker {', '.join(stuck)}"
+
+    def why_not_ready(self) -> str | None:
+        """Say why a request sent now would not be answered, or None when it would."""
+        if self.is_draining:
+            return "shutting down"
+        now = time.monotonic()
+        fresh = [
+            index for index in self.serving if now - self.counters.heartbeat(index) <= STALE_AFTER_S
+        ]
+        if not fresh:
+            return f"none of {self.counters.workers} workers is serving"
+        if any(self.counters.is_store_up(index) for index in fresh):
+            return None
+        return self.store_fault() or "no worker can use the store"

@@ -1,0 +1,110 @@
+"""What `kat check` finds."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from haproxy import FILES
+from spoa.check import Finding, Level, findings
+from spoa.config import Acl, Config, Limits, Listen, Store
+from tests.support.redis import RedisServer
+
+
+def _config(place: Path, url: str = "redis://127.0.0.1:1", **sections: object) -> Config:
+    given = {"listen": Listen(metrics="", workers=2), **sections}
+    return Config.model_validate({"state_dir": place, "store": Store(url=url), **given})
+
+
+def _about(subject: str, config: Config, *files: Path) -> list[Finding]:
+    return [finding for finding in findings(config, files) if finding.subject == subject]
+
+
+def _faults(subject: str, config: Config, *files: Path) -> list[str]:
+    about = _about(subject, config, *files)
+    return [finding.sentence for finding in about if finding.level is Level.FAIL]
+
+
+def test_a_good_store_is_described(place: Path, redis_server: RedisServer) -> None:
+    """A store that will do is named with version, role and policy."""
+    [finding] = _about("store", _config(place, f"unix://{redis_server.socket}"))
+    assert finding.level is Level.OK
+    assert finding.sentence.endswith(", master, noeviction")
+
+
+def test_a_store_that_is_away_is_named(place: Path) -> None:
+    """An unreachable Redis is a fault, told without its password."""
+    [sentence] = _faults("store", _config(place, "redis://:hunter2@127.0.0.1:1"))
+    assert sentence == "Redis at 127.0.0.1:1 cannot be reached: Connection refused"
+
+
+def test_a_store_that_would_lose_tokens_is_a_fault(
+    place: Path, start_redis: Callable[..., RedisServer]
+) -> None:
+    """A Redis that evicts keys, or is a replica, cannot keep a token single-use."""
+    server = start_redis("--maxmemory-policy", "allkeys-lru", "--replicaof", "127.0.0.1", "1")
+    faults = _faults("store", _config(place, f"unix://{server.socket}"))
+    assert [fault.partition(":")[0] for fault in faults] == [
+        "it is a slave",
+        "maxmemory-policy is allkeys-lru",
+    ]
+
+
+def test_an_embedded_store_that_is_not_running_is_no_fault(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kat serve` starts it, if there is a server to start."""
+    [finding] = _about("store", _config(place, "embedded"))
+    assert finding.level is Level.OK
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    [sentence] = _faults("store", _config(place, "embedded"))
+    assert "apt install" in sentence
+
+
+def test_a_free_address_is_left_free(place: Path) -> None:
+    """Checking an address leaves no socket behind, and makes no directory."""
+    [finding] = _about("listen", _config(place))
+    assert (finding.level, finding.sentence) == (Level.OK, f"`kat serve` makes {place}/run")
+    assert not (place / "run").exists()
+    (place / "run").mkdir()
+    [finding] = _about("listen", _config(place))
+    assert finding.sentence.endswith("can be bound; no agent runs there")
+    assert list((place / "run").iterdir()) == []
+
+
+def test_an_address_that_cannot_be_bound_is_a_fault(place: Path) -> None:
+    """Each address is looked at, one per worker too."""
+    listen = Listen(spop=(f"unix:{place}/none/{{worker}}",), metrics="", workers=2)
+    faults = _faults("listen", _config(place, listen=listen))
+    assert faults == [
+        f"unix:{place}/none/{index} cannot be bound: No such file or directory" for index in (0, 1)
+    ]
+
+
+def test_a_port_in_use_is_a_fault(place: Path) -> None:
+    """The metrics port is looked at too."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        listen = Listen(metrics=address, workers=1)
+        faults = _faults("metrics", _config(place, listen=listen))
+    assert faults == [f"{address} cannot be bound: another process listens there"]
+
+
+def test_haproxys_files_must_agree(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own files agree with our own defaults, and every disagreement is named."""
+    monkeypatch.setenv("KAT_FILES", str(FILES))
+    file = FILES / "haproxy.cfg"
+    good = _config(place, run_dir=Path("/run/kat"))
+    assert [finding.level for finding in _about("haproxy", good, file)] == [Level.OK]
+    bad = _config(place, limits=Limits(deadline_ms=100), acl={"wiki": Acl()})
+    late, elsewhere, *unknown = _faults("haproxy", bad, file)
+    assert late.startswith("`timeout processing` is 100 ms, limits.deadline_ms 100:")
+    assert elsewhere.startswith("sends to unix:/run/kat/spoa.sock")
+    assert {line.partition(",")[0] for line in unknown} == {"a gate asks for the ACL demo"}
+
+
+def test_a_haproxy_file_that_is_not_there_is_a_fault(place: Path) -> None:
+    """A wrong path is named."""
+    [sentence] = _faults("haproxy", _config(place), place / "none.cfg")
+    assert "No such file" in sentence

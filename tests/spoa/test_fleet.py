@@ -1,0 +1,79 @@
+"""When the agent calls itself alive, and when ready."""
+
+import time
+
+import pytest
+
+from spoa.counters import Counters
+from spoa.fleet import STALE_AFTER_S, Fleet
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    """Two workers, both running and serving, with a store."""
+    fleet = Fleet(Counters(["wiki"], 2))
+    for index in range(2):
+        fleet.started[index] = time.monotonic()
+        fleet.counters.worker(index).heartbeat(time.monotonic())
+        fleet.counters.worker(index).store_up(is_up=True)
+    return fleet
+
+
+def _stale() -> float:
+    return time.monotonic() - STALE_AFTER_S - 1
+
+
+def test_all_is_well(fleet: Fleet) -> None:
+    """Two workers that beat, with a store, are alive and ready."""
+    assert fleet.why_not_alive() is None
+    assert fleet.why_not_ready() is None
+
+
+def test_one_worker_with_a_store_is_enough(fleet: Fleet) -> None:
+    """A dead worker, or one without a store, does not make the agent unready."""
+    fleet.started[0] = None
+    assert fleet.why_not_ready() is None
+    fleet.started[0] = time.monotonic()
+    fleet.counters.worker(0).store_up(is_up=False)
+    assert fleet.why_not_ready() is None
+
+
+def test_a_store_that_is_down_is_named(fleet: Fleet) -> None:
+    """Without a store nothing can be let through, and readiness says so."""
+    for index in range(2):
+        fleet.counters.worker(index).store_up(is_up=False)
+    assert fleet.why_not_ready() == "no worker can use the store"
+    fleet.store_fault = lambda: "the private Redis does not answer"
+    assert fleet.why_not_ready() == "the private Redis does not answer"
+    assert fleet.why_not_alive() is None
+
+
+def test_a_stuck_worker_is_not_alive(fleet: Fleet) -> None:
+    """A loop that stopped turning is named; a worker being replaced is not."""
+    fleet.started[:] = [_stale(), _stale()]
+    fleet.counters.worker(1).heartbeat(_stale())
+    assert fleet.why_not_alive() == "no heartbeat for 10 s from worker 1"
+    assert fleet.why_not_ready() is None
+    fleet.started[1] = None
+    assert fleet.why_not_alive() is None
+
+
+def test_a_worker_that_is_starting_is_alive_but_not_ready(fleet: Fleet) -> None:
+    """Before its first beat a worker serves nobody."""
+    for index in range(2):
+        fleet.counters.forget(index)
+    assert fleet.why_not_alive() is None
+    assert fleet.why_not_ready() == "none of 2 workers is serving"
+
+
+def test_a_worker_that_never_beats_is_stuck(fleet: Fleet) -> None:
+    """Starting does not take ten seconds."""
+    fleet.started[0] = _stale()
+    fleet.counters.forget(0)
+    assert fleet.why_not_alive() == "no heartbeat for 10 s from worker 0"
+
+
+def test_nothing_new_while_shutting_down(fleet: Fleet) -> None:
+    """A draining agent is not ready."""
+    fleet.is_draining = True
+    assert fleet.why_not_ready() == "shutting down"

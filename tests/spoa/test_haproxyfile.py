@@ -1,0 +1,59 @@
+"""What is understood of HAProxy's files."""
+
+from pathlib import Path
+
+import pytest
+
+from haproxy import FILES
+from spoa.haproxyfile import read_haproxy_files
+
+
+def test_our_own_files_are_understood() -> None:
+    """The files we ship name an engine, a time-out, an agent and an ACL."""
+    facts = read_haproxy_files([FILES / "haproxy.cfg"], {"KAT_FILES": str(FILES)})
+    assert facts.engines == [FILES / "kat.spoe.conf"]
+    assert facts.processing_ms == [100]
+    assert "unix:/run/kat/spoa.sock" in facts.agents()
+    assert "demo" in facts.acls
+
+
+def test_variables_are_put_in(tmp_path: Path) -> None:
+    """HAProxy's three ways to write a variable give its value, or its default."""
+    file = tmp_path / "spoe.conf"
+    file.write_text(
+        "spoe-agent a\n timeout processing ${T-7ms}\n use-backend $B\n[x]\nspoe-agent b\n"
+    )
+    assert read_haproxy_files([file], {}).processing_ms[0] == 7
+    facts = read_haproxy_files([file], {"T": "2s", "B": "back"})
+    assert facts.processing_ms == [2000, float("inf")]
+    assert facts.backends == ["back"]
+
+
+@pytest.mark.parametrize(
+    ("line", "agent"),
+    [
+        ("server a unix@/run/s check", "unix:/run/s"),
+        ("server a /run/s", "unix:/run/s"),
+        ('server a "unix@/my run/s"', "unix:/my run/s"),
+        ("server a 127.0.0.1:9100", "127.0.0.1:9100"),
+        ("server a ipv4@127.0.0.1:9100", "127.0.0.1:9100"),
+        ("# server a 127.0.0.1:9100", None),
+        ("stick-table type ip # it's fine", None),
+    ],
+)
+def test_an_agents_address_is_found(line: str, agent: str | None, tmp_path: Path) -> None:
+    """An address is written as our configuration writes it."""
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(
+        f"spoe-agent x\n use-backend agents\nbackend agents\n {line}\nbackend b\n server c h:1\n"
+    )
+    assert read_haproxy_files([file], {}).agents() == ([agent] if agent else [])
+
+
+def test_a_chroot_is_put_before_a_socket(tmp_path: Path) -> None:
+    """HAProxy connects from inside its chroot, we listen outside of it."""
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(
+        "global\n chroot /jail/\nspoe-agent x\n use-backend b\nbackend b\n server a unix@/s\n"
+    )
+    assert read_haproxy_files([file], {}).agents() == ["unix:/jail/s"]
