@@ -13,7 +13,7 @@ help: ## Show this list
 
 demo: ## HAProxy, the agent, Redis and a small application, to see and to try (ARGS=--once: only the walk)
 	@scripts/prepare demo
-	@$(PYTHON) -m spoa.cli demo $(ARGS)
+	@.venv/bin/kat demo $(ARGS)
 
 test: lint ## Every check and every test (ARGS: for pytest, e.g. ARGS='-k replay')
 	@$(PYTHON) -m pytest -n 2 $(ARGS)
@@ -23,7 +23,7 @@ lint: ## Only the checks: ruff, mypy, import-linter, hadolint
 	@$(PYTHON) -m ruff check --quiet
 	@$(PYTHON) -m ruff format --quiet --check
 	@$(PYTHON) -m mypy --no-error-summary
-	@.venv/bin/lint-imports
+	@report=$$(.venv/bin/lint-imports 2>&1) || { echo "$$report"; exit 1; }
 	@.venv/bin/hadolint Dockerfile
 
 bench: ## How fast the agent is on this machine (ARGS: for the benchmark)

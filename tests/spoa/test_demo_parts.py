@@ -1,0 +1,151 @@
+"""The parts of the demo that only a bad day would show."""
+
+import io
+import os
+import time
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from spoa.demo.application import Application
+from spoa.demo.gate import find_haproxy, haproxy_version
+from spoa.demo.programs import DemoError, Ended, Program, free_address
+from spoa.demo.screen import Screen
+from spoa.demo.walk import Seen, Step
+
+ALLOWED, REFUSED = Seen(200, is_application_reached=True), Seen(403, is_application_reached=False)
+
+
+def fake(folder: Path, script: str) -> Path:
+    path = folder / "haproxy"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_missing_haproxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without HAProxy the sentence says what to install."""
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(DemoError, match="apt install haproxy"):
+        find_haproxy(None)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo HA-Proxy version 2.4.22-0ubuntu0.22.04.2 2023/08/14", "2.6 or newer is needed"),
+        ("echo nginx version: 1.24", "is not a HAProxy"),
+        ("exit 1", "is not a HAProxy"),
+    ],
+)
+def test_a_haproxy_that_cannot_be_used_is_refused(tmp_path: Path, script: str, words: str) -> None:
+    """An old HAProxy, or none at all, is refused before anything is started."""
+    with pytest.raises(DemoError, match=words):
+        find_haproxy(fake(tmp_path, script))
+
+
+def test_the_version_is_read_as_haproxy_writes_it(tmp_path: Path) -> None:
+    """A distribution's suffix is no part of the version."""
+    path = fake(tmp_path, "echo HAProxy version 3.2.4-98813a1 2025/08/13 - https://haproxy.org/")
+    assert haproxy_version(path) == "3.2.4"
+
+
+def test_a_program_that_ends_is_not_waited_for(tmp_path: Path) -> None:
+    """Waiting for a dead program stops at once, with its last words."""
+    command = ["sh", "-c", "echo goodbye; exit 3"]
+    with (
+        Program(command, tmp_path / "log", os.environ, Event()) as program,
+        pytest.raises(DemoError, match="goodbye"),
+    ):
+        program.wait_until(lambda: False, "waited for nothing")
+
+
+def test_a_wait_ends_with_ctrl_c(tmp_path: Path) -> None:
+    """Whoever waits for a program hears of Ctrl-C, and the program is ended."""
+    ended = Event()
+    ended.set()
+    begin = time.monotonic()
+    with (
+        pytest.raises(Ended),
+        Program(["sleep", "60"], tmp_path / "log", os.environ, ended) as program,
+    ):
+        program.wait_until(lambda: False, "waited for nothing")
+    assert time.monotonic() - begin < 10
+
+
+def test_a_port_in_use_is_not_taken() -> None:
+    """The usual port is used when it is free, else another."""
+    with Application() as application:
+        assert free_address(application.address) != application.address
+    assert free_address(application.address) == application.address
+
+
+def test_the_application_counts_requests_and_not_connections() -> None:
+    """HAProxy's health checks do not look like visitors."""
+    with Application() as application:
+        with closing(HTTPConnection(application.address, timeout=10)) as check:
+            check.connect()
+        assert application.requests == 0
+        with closing(HTTPConnection(application.address, timeout=10)) as visitor:
+            visitor.request("GET", "/", headers={"X-KAT-User": "user1"})
+            assert visitor.getresponse().read().startswith(b"Hello user1.")
+        assert application.requests == 1
+
+
+class Terminal(io.TextIOWrapper):
+    """A stream that claims to be a terminal."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding)
+
+    def isatty(self) -> bool:
+        return True
+
+    def text(self) -> str:
+        self.flush()
+        self.seek(0)
+        return self.read()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "environment", "got", "shows"),
+    [
+        ("utf-8", {}, ALLOWED, "\033[32m\u2713\033[0m"),
+        ("utf-8", {}, REFUSED, "\033[31m\u2717\033[0m"),
+        ("utf-8", {"NO_COLOR": "1"}, ALLOWED, "  \u2713\n"),
+        ("utf-8", {"TERM": "dumb"}, REFUSED, "  \u2717\n"),
+        ("ascii", {"NO_COLOR": "1"}, ALLOWED, "  ok\n"),
+        ("ascii", {"NO_COLOR": "1"}, REFUSED, "  WRONG\n"),
+    ],
+)
+def test_a_step_fits_the_terminal(
+    encoding: str, environment: dict[str, str], got: Seen, shows: str
+) -> None:
+    """Colour and check marks appear where they are wanted and can be shown."""
+    terminal = Terminal(encoding)
+    Screen(terminal, environment).step(Step("a fresh token", ALLOWED, got))
+    assert shows in terminal.text()
+
+
+def test_no_colour_in_a_pipe() -> None:
+    """What is redirected into a file is plain text of at most 80 columns."""
+    stream = io.StringIO()
+    screen = Screen(stream, {})
+    screen.heading()
+    screen.step(Step("a good token, but the agent is stopped", ALLOWED, REFUSED))
+    screen.failure(1, 7, "/somewhere")
+    assert "\033" not in stream.getvalue()
+    assert max(map(len, stream.getvalue().splitlines())) <= 80
+
+
+def test_every_wait_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that never does what is waited for becomes a sentence, not a hang."""
+    monkeypatch.setattr("spoa.demo.programs.READY_TIMEOUT_S", 0.0)
+    with (
+        Program(["sleep", "60"], tmp_path / "log", os.environ, Event()) as program,
+        pytest.raises(DemoError, match="in vain"),
+    ):
+        program.wait_until(lambda: False, "waited for a miracle")
