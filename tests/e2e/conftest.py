@@ -1,0 +1,57 @@
+"""The scenes of scene.py, one of each per HAProxy version and module."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.scene import PATIENCE, Agent, Gate, Stage, staged, until
+from tests.support.application import Application
+from tests.support.haproxy import binary, running, versions
+
+
+@pytest.fixture(scope="module", params=versions())
+def haproxy_binary(request: pytest.FixtureRequest) -> Path:
+    return binary(request.param)
+
+
+@pytest.fixture(scope="module")
+def _stage(haproxy_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    settings = {"KAT_HOSTS": "localhost other.example"}
+    with staged(haproxy_binary, tmp_path_factory.mktemp("stage"), settings=settings) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(_stage: Stage) -> Stage:
+    return _stage.renewed()
+
+
+@pytest.fixture(scope="module")
+def _gate(haproxy_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    folder = tmp_path_factory.mktemp("gate")
+    agent = Agent(folder)
+    try:
+        with (
+            Application() as application,
+            running(
+                haproxy_binary,
+                folder,
+                {
+                    "KAT_AGENT": f"unix@{agent.socket}",
+                    "KAT_APP": application.address,
+                    "KAT_PROCESSING": PATIENCE,
+                },
+            ) as haproxy,
+        ):
+            yield Gate(haproxy, agent, application)
+    finally:
+        agent.stop()
+
+
+@pytest.fixture
+def gate(_gate: Gate) -> Gate:
+    """Return the gate once it decides, with an application that has seen nothing."""
+    until(_gate.is_judging)
+    _gate.application.take()
+    return _gate
