@@ -6,6 +6,7 @@ what an issuer is about to write. A record that either of them refuses opens not
 """
 
 import json
+import re
 from typing import Final, Literal, NamedTuple
 
 from tokens.spelling import RULES
@@ -95,6 +96,33 @@ def read_record(raw: bytes) -> Record:
         # A misspelt `src` must not mean "unbound".
         raise BadRecord(f"unknown field {_shown(min(fields))}")
     return record
+
+
+def read_identity(raw: bytes) -> tuple[bytes, bytes]:
+    """Read a record as strictly as `read_record`; return its user, and its groups with commas.
+
+    All that the answer to HAProxy needs of a record whose token Redis has just consumed.
+    Raises `BadRecord`, and nothing else for any bytes whatever.
+    """
+    plain = _PLAIN(raw)
+    if plain and int(plain["ttl"]) <= MAX_TTL_S:
+        return plain["sub"], (plain["groups"] or b"").replace(b'","', b",")
+    record = read_record(raw)
+    return record.sub.encode(), ",".join(record.groups).encode()
+
+
+def _plain_list(entry: bytes) -> bytes:
+    return rb'"%b(?:","%b)*"' % (entry, entry)
+
+
+# What nearly all records are: compact JSON in this order, ASCII, bound to nothing. Matching one
+# whole takes 0.7 us where reading it takes 3.7 (CPython 3.11, timeit). Only what `read_record`
+# reads alike may match; a test holds one against the other.
+_PLAIN: Final = re.compile(
+    rb'\{"v":1,"sub":"(?P<sub>[ !#-\[\]-~]{1,128})","acl":\[%b\],"ttl":(?P<ttl>[1-9][0-9]{0,4})'
+    rb'(?:,"groups":\["(?P<groups>%b)"\])?\}'
+    % (_plain_list(rb"[A-Za-z0-9_.-]{1,64}"), _plain_list(rb"[ !#-+\--\[\]-~]{1,128}")[1:-1])
+).fullmatch
 
 
 def write_record(record: Record) -> bytes:

@@ -13,6 +13,7 @@ from tokens.record import (
     Keys,
     Record,
     SessionTerms,
+    read_identity,
     read_record,
     write_record,
 )
@@ -130,3 +131,52 @@ def test_key_names() -> None:
     assert Keys().token(b"ab") == b"kat:t:ab"
     assert Keys("other:").token(b"ab") == b"other:t:ab"
     assert Keys("other:").fence == b"other:fence"
+
+
+def _identity_by_the_long_way(raw: bytes) -> tuple[bytes, bytes]:
+    record = read_record(raw)
+    return record.sub.encode(), ",".join(record.groups).encode()
+
+
+def _assert_read_alike(raw: bytes) -> None:
+    try:
+        expected = _identity_by_the_long_way(raw)
+    except BadRecord:
+        with pytest.raises(BadRecord):
+            read_identity(raw)
+    else:
+        assert read_identity(raw) == expected
+
+
+@pytest.mark.parametrize("raw", (ACCEPTED | MISSHAPEN | MISSPELT).values())
+def test_an_identity_is_read_as_strictly_as_a_record(raw: bytes) -> None:
+    """The short way of reading refuses and accepts what the long way does."""
+    _assert_read_alike(raw)
+
+
+@given(records())
+def test_an_identity_is_what_the_record_says(record: Record) -> None:
+    """Whatever an issuer writes, both ways read the same user and groups from it."""
+    _assert_read_alike(write_record(record))
+
+
+_ODD_TEXTS = st.text(st.sampled_from('aZ09 ",\\[]{}:~\x7f\x1f\u00e9'), max_size=130)
+_ODD_NUMBERS = st.sampled_from(
+    ["0", "1", "60", "86400", "86401", "99999", "060", "6e1", "-1", "1.5"]
+)
+
+
+@given(_ODD_TEXTS, st.lists(_ODD_TEXTS, max_size=3), _ODD_NUMBERS, st.lists(_ODD_TEXTS, max_size=3))
+def test_what_looks_plain_is_read_alike(
+    sub: str, acl: list[str], ttl: str, groups: list[str]
+) -> None:
+    """Nothing that is nearly a plain record is read as one: quotes, escapes, limits, controls."""
+    lists = [",".join(f'"{text}"' for text in texts) for texts in (acl, groups)]
+    raw = f'{{"v":1,"sub":"{sub}","acl":[{lists[0]}],"ttl":{ttl},"groups":[{lists[1]}]}}'
+    _assert_read_alike(raw.encode())
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20))
+def test_a_plain_record_is_read_alike_for_every_printable_user(user: str) -> None:
+    """Every printable character of a user is kept by the short way, or left to the long one."""
+    _assert_read_alike(write_record(Record(user, ("wiki",), 60, groups=(user,))))
