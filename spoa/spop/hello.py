@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from spoa.spop.codec import Address, Value, encode_frame
 from spoa.spop.constants import (
@@ -25,7 +26,7 @@ _TOGETHER = (PIPELINING,)
 _MAJOR_VERSION = SPOP_VERSION.partition(b".")[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Agreement:
     """What both sides hold to from the handshake on."""
 
@@ -34,8 +35,9 @@ class Agreement:
     engine_id: bytes
     is_health_check: bool
 
-    def encode(self) -> bytes:
-        """Encode the AGENT-HELLO frame that says so (SPOE.txt 3.2.5)."""
+    @cached_property
+    def frame(self) -> bytes:
+        """The AGENT-HELLO that says so (SPOE.txt 3.2.5)."""
         return encode_frame(
             FrameType.AGENT_HELLO,
             (
