@@ -1,0 +1,114 @@
+"""Tokens by the hundred thousand, and their records in Redis.
+
+`tokens.mint` draws one token well; a round needs 300,000, so they are cut from one random block.
+The records are those of a service that sends people to a web application: user, one ACL, two
+groups. All users' names have the same length, so all ACKs of a scenario have the same size.
+"""
+
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+from zlib import crc32
+
+import redis
+
+from tokens.record import Keys
+from tokens.token import PREFIX, digest, is_well_formed, kid
+
+ACL = b"demo"
+"""The ACL of a configuration that names none."""
+TTL_S = 3600
+
+MANY_USERS = 10_000_000
+"""More than a round has tokens: no two records are alike, whatever remembers some is no help."""
+
+_KEYS = Keys()
+_RANDOM_CHARS = 32
+_ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# The bias of 256 values over 62 digits is nothing to a benchmark.
+_TO_ALPHABET = bytes(_ALPHABET[byte % 62] for byte in range(256))
+_PAIRS = [bytes((high, low)) for high in _ALPHABET for low in _ALPHABET]
+_RECORD = b'{"v":1,"sub":"%b","acl":["' + ACL + b'"],"ttl":%d,"groups":["staff","vpn-users"]}'
+_SET = b"*6\r\n$3\r\nSET\r\n$70\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$4\r\n%d\r\n$2\r\nNX\r\n"
+_SET_REPLY = b"+OK\r\n"
+_CHUNK = 1000
+
+_REAP = """
+local consumed = 0
+for _, key in ipairs(KEYS) do
+  local value = redis.call('GET', key)
+  if value and string.sub(value, 1, 9) == 'consumed ' then consumed = consumed + 1 end
+  redis.call('UNLINK', key)
+end
+return consumed
+"""
+
+
+class Issued(NamedTuple):
+    """One token of a run, and what an ACK says about it."""
+
+    text: bytes
+    digest: bytes
+    user: bytes
+
+    @property
+    def kid(self) -> bytes:
+        return kid(self.digest)
+
+
+def mint(count: int, users: int = MANY_USERS) -> list[Issued]:
+    """Draw well-formed tokens that no Redis knows yet, for so many users in turn."""
+    block = os.urandom(count * _RANDOM_CHARS).translate(_TO_ALPHABET)
+    texts = [_seal(block[at : at + _RANDOM_CHARS]) for at in range(0, len(block), _RANDOM_CHARS)]
+    if texts and not is_well_formed(texts[0]):
+        raise AssertionError("these are not the tokens of tokens.token any more")
+    return [Issued(text, digest(text), b"user%07d" % (n % users)) for n, text in enumerate(texts)]
+
+
+def spoil(token: Issued) -> Issued:
+    """Give a token a wrong checksum, so that the agent refuses it without asking Redis."""
+    last = b"1" if token.text.endswith(b"0") else b"0"
+    text = token.text[:-1] + last
+    return Issued(text, digest(text), token.user)
+
+
+def issue(redis_socket: str, tokens: Iterable[Issued]) -> None:
+    """Write the records: one pipelined SET .. EX .. NX each, as the contract has it."""
+    with socket.socket(socket.AF_UNIX) as store:
+        store.connect(redis_socket)
+        for chunk in _chunks(tokens):
+            store.sendall(b"".join([_set_command(token) for token in chunk]))
+            expected = _SET_REPLY * len(chunk)
+            reply = store.recv(len(expected), socket.MSG_WAITALL)
+            if reply != expected:
+                raise RuntimeError(f"Redis answered {reply[:80]!r} to a SET")
+
+
+def reap(redis_socket: str, tokens: Iterable[Issued]) -> int:
+    """Remove the tokens of a round; count how many of them were consumed. All are looked at."""
+    with redis.Redis(unix_socket_path=redis_socket) as client:
+        script = client.register_script(_REAP)
+        return sum(
+            int(script(keys=[_KEYS.token(token.digest) for token in chunk]))
+            for chunk in _chunks(tokens)
+        )
+
+
+def _seal(body: bytes) -> bytes:
+    text = PREFIX + body
+    check = crc32(text)
+    high, low = divmod(check % 62**4, 62**2)
+    return text + _PAIRS[check // 62**4] + _PAIRS[high] + _PAIRS[low]
+
+
+def _set_command(token: Issued) -> bytes:
+    record = _RECORD % (token.user, TTL_S)
+    return _SET % (_KEYS.token(token.digest), len(record), record, TTL_S)
+
+
+def _chunks(tokens: Iterable[Issued]) -> Iterator[list[Issued]]:
+    remaining = iter(tokens)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk
