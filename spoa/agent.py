@@ -109,7 +109,7 @@ class Agent:
 
     def receive(self, link: Link, notifies: Sequence[Notify]) -> None:
         """Take what one connection sent in one read; answer at once what needs no Redis."""
-        now = self._loop.time()
+        now = time.monotonic()  # not the loop's time: uvloop's has whole milliseconds
         unix_now = time.time()
         room_bytes = self._answers.room_bytes(link.max_frame_bytes)
         batch = self._batch or self._begin(now)
@@ -152,7 +152,7 @@ class Agent:
         if batch is not self._batch:
             return
         self._batch = None
-        now = self._loop.time()
+        now = time.monotonic()
         if min(batch.deadlines, default=now) < now or not all(link.is_open for link in batch.links):
             batch = self._weed(batch, now)
         if not batch.ids:
@@ -232,7 +232,7 @@ class Agent:
         for (acl, reason), times in self._decided.items():
             self._counters.decided(acl, reason, times)
         self._decided.clear()
-        self._counters.latency(self._loop.time() - started_at, number)
+        self._counters.latency(time.monotonic() - started_at, number)
         self._counters.in_flight(self._in_flight)
 
 

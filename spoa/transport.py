@@ -39,6 +39,7 @@ class SpopServer:
         self.limits = limits
         self.counters = counters
         self.links: set[SpopLink] = set()
+        self.is_draining = False
         self._has_none = asyncio.Event()
         self._ages: dict[bytes, AgeGauge] = {}
         self._complained_at = -COMPLAINT_INTERVAL_S
@@ -65,6 +66,14 @@ class SpopServer:
         facts = fields(status=ending.status, reason=ending.message, unsaid=self._unsaid)
         _log.warning("spop peer refused", extra=facts)
         self._complained_at, self._unsaid = now, 0
+
+    def stop_taking(self) -> None:
+        """Drop what arrives from now on: `disconnect_all` follows, and HAProxy asks elsewhere.
+
+        Under load there is always something in flight. Waiting for a moment without took the
+        whole `drain_s`, and then cut off what was asked last.
+        """
+        self.is_draining = True
 
     def disconnect_all(self, message: str) -> None:
         """Say AGENT-DISCONNECT on every connection and close it."""
@@ -117,7 +126,7 @@ class SpopLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         connection = self._connection
-        if connection.is_closing:
+        if connection.is_closing or self._server.is_draining:
             return
         notifies = connection.receive_data(data)
         if connection.has_outgoing:
@@ -136,9 +145,10 @@ class SpopLink(asyncio.Protocol):
             self._transport.write(b"".join(acks))
 
     def disconnect(self, status: StatusCode, message: str) -> None:
-        """Say AGENT-DISCONNECT and close."""
-        self._connection.disconnect(status, message)
-        self._control()
+        """Say AGENT-DISCONNECT and close, unless the last word is already said."""
+        if not self._connection.is_closing:
+            self._connection.disconnect(status, message)
+            self._control()
 
     def abort(self) -> None:
         self._transport.abort()

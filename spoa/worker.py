@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import multiprocessing
+import resource
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ from spoa.config import Config
 from spoa.counters import Counters
 from spoa.listen import BACKLOG, Listener, ListenError, bind
 from spoa.log import configure
-from spoa.transport import SpopServer
+from spoa.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
 from tokens.gate import Gate
 from tokens.record import Keys
 from tokens.store import Store, StoreSettings
@@ -32,6 +33,7 @@ BOOT_FAILURE = 3
 
 HEARTBEAT_S = 1.0
 _GOODBYE_S = 1.0
+_OTHER_FILES = 64
 
 _log = logging.getLogger("kat")
 
@@ -51,12 +53,26 @@ def run(order: Order) -> None:
     configure(order.config.log)
     # The terminal sends Ctrl-C to the whole group; when to stop is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_Worker(order).serve())
     except ListenError as error:
         _log.error("worker cannot start: %s", error)
         sys.exit(BOOT_FAILURE)
+
+
+def _raise_file_limit() -> None:
+    """Ask for a file for each connection. Most systems start a program with 1,024 of them.
+
+    Short of files, uvloop drops new connections without a word.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -77,6 +93,7 @@ class _Worker:
         self._own: list[Listener] = []
         self._stop = asyncio.Event()
         self._fault: BaseException | None = None
+        self._complained_at = -COMPLAINT_INTERVAL_S
 
     async def serve(self) -> None:
         """Accept, until there is a reason to stop; then drain. Raises what broke, if anything."""
@@ -124,7 +141,9 @@ class _Worker:
         """Return what the supervisor bound for all, and bind what is this worker's own."""
         for endpoint in self._config.own_endpoints(self._order.index):
             self._own.append(bind(endpoint, self._config.listen.group))
-        return [*self._order.listeners, *(listener.socket for listener in self._own)]
+        # Duplicates: asyncio closes what it is given, and a Listener that finds its socket closed
+        # leaves its file alone.
+        return [*self._order.listeners, *(listener.socket.dup() for listener in self._own)]
 
     def _beat(self) -> None:
         """Say that the loop turns, every second. The first beat says that this worker serves."""
@@ -133,8 +152,12 @@ class _Worker:
 
     async def _drain(self, agent: Agent, spop: SpopServer) -> None:
         """Finish what is in flight, say goodbye to every HAProxy, and see them off."""
+        limits = self._config.limits
+        spop.stop_taking()
+        # Nothing is added any more, so the deadline is the end of it; unless a fault lost count.
+        patience_s = min(limits.drain_s, 2 * limits.deadline_ms / 1000)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._config.limits.drain_s):
+            async with asyncio.timeout(patience_s):
                 await agent.drain()
         spop.disconnect_all("the agent is stopping")
         with suppress(TimeoutError):
@@ -149,10 +172,17 @@ class _Worker:
         """
         fault = context.get("exception")
         if isinstance(fault, OSError) or not isinstance(fault, BaseException):
-            _log.warning("event loop: %s", context.get("message"))
+            self._complain(context.get("message"))
             return
         self._fault = fault
         self._stop.set()
+
+    def _complain(self, message: object) -> None:
+        """Log what is no fault, once a second: short of files, asyncio says it 4,096 times."""
+        now = time.monotonic()
+        if now - self._complained_at >= COMPLAINT_INTERVAL_S:
+            self._complained_at = now
+            _log.warning("event loop: %s", message)
 
 
 async def _listen(spop: SpopServer, listener: socket.socket) -> asyncio.Server:

@@ -1,0 +1,129 @@
+"""What HAProxy is told: read back with the schema, byte for byte."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoa.answers import MAX_IDS_BYTES, Answers
+from spoa.spop.constants import MIN_MAX_FRAME_BYTES
+from tests.support import frames
+from tests.support.spop_client import Answer, read_answer
+from tokens.gate import Decision, Outcome
+
+LONGEST_ACL = "a" * 64
+LONGEST_IDS = frames.ids(2**64 - 1, 2**64 - 1)
+KID = b"0123456789ab"
+
+every_outcome = pytest.mark.parametrize("outcome", list(Outcome), ids=lambda one: one.name)
+
+
+def answer(decision: Decision, acl: bytes = b"wiki", ids: bytes = frames.ids(1, 1)) -> Answer:
+    acls = ["demo", "wiki", LONGEST_ACL]
+    return read_answer(Answers(acls).encode(ids, acl, decision))
+
+
+def decision(outcome: Outcome) -> Decision:
+    """Decide with everything that could be told, whether or not it should be."""
+    return Decision(outcome, KID, b"user1", b"staff,editors")
+
+
+@every_outcome
+def test_allow_comes_last_and_is_true_for_ok_alone(outcome: Outcome) -> None:
+    """HAProxy applies a broken list up to the fault: no other variable may follow the yes."""
+    told = answer(decision(outcome)).variables
+    assert list(told)[-1] == "allow"
+    assert told["allow"] is (outcome is Outcome.OK)
+
+
+@every_outcome
+def test_class_and_reason_are_the_decision_table(outcome: Outcome) -> None:
+    """The class is what haproxy.cfg acts on, and only the one reason `ok` has the class allow."""
+    told = answer(decision(outcome)).variables
+    assert (told["class"], told["reason"]) == (outcome.verdict, outcome.reason)
+    assert (told["class"] == b"allow") is (outcome is Outcome.OK)
+
+
+@every_outcome
+def test_a_refusal_names_nobody(outcome: Outcome) -> None:
+    """User and groups are told with a yes and never otherwise; the kid whenever there is one."""
+    told = answer(decision(outcome)).variables
+    assert told["kid"] == KID
+    named = {name: told[name] for name in ("user", "groups") if name in told}
+    expected = {"user": b"user1", "groups": b"staff,editors"} if outcome is Outcome.OK else {}
+    assert named == expected
+
+
+@every_outcome
+def test_no_kid_no_variable(outcome: Outcome) -> None:
+    """Without a token that was looked up, `kid` is not set at all."""
+    assert "kid" not in answer(Decision(outcome)).variables
+
+
+@every_outcome
+def test_retry_after_is_asked_where_a_second_try_may_help(outcome: Outcome) -> None:
+    """`retry_after` goes with the class broken and with no other."""
+    told = answer(decision(outcome)).variables
+    assert told.get("retry_after") == (1 if outcome.verdict == b"broken" else None)
+
+
+@every_outcome
+@pytest.mark.parametrize("acl", [b"demo", b"wiki", LONGEST_ACL.encode()], ids=len)
+def test_the_judged_acl_is_told(outcome: Outcome, acl: bytes) -> None:
+    """A gate admits only what names its own ACL, so every answer names the one that was judged."""
+    assert answer(decision(outcome), acl).variables["acl"] == acl
+
+
+@every_outcome
+@pytest.mark.parametrize("acl", [b"", b"other", b"wiki\0", b"WIKI", b"x" * 20_000, b"\xff"])
+def test_an_acl_that_is_not_configured_is_not_repeated(outcome: Outcome, acl: bytes) -> None:
+    """What a request calls its ACL never comes back, unless the configuration knows it."""
+    told = answer(decision(outcome), acl).variables
+    assert "acl" not in told
+    assert told["reason"] == outcome.reason
+
+
+@pytest.mark.parametrize("frame_id", [0, 1])
+@pytest.mark.parametrize("stream_id", [0, 1, 239, 240, 2288, 2**64 - 1])
+@every_outcome
+def test_the_ids_are_echoed(outcome: Outcome, stream_id: int, frame_id: int) -> None:
+    """The ACK carries the very ids of its NOTIFY, 0 and 64 bits included."""
+    ids = frames.ids(stream_id, frame_id)
+    assert answer(decision(outcome), ids=ids).ids == ids
+
+
+def test_the_longest_ids_are_as_long_as_said() -> None:
+    """Two varints of 64 bits take MAX_IDS_BYTES."""
+    assert len(LONGEST_IDS) == MAX_IDS_BYTES
+
+
+@every_outcome
+def test_every_answer_but_a_yes_fits_the_smallest_frame(outcome: Outcome) -> None:
+    """With the longest ACL, ids and kid, no refusal exceeds the least frame size there is."""
+    told = answer(Decision(outcome, KID), LONGEST_ACL.encode(), LONGEST_IDS)
+    assert told.size_bytes <= MIN_MAX_FRAME_BYTES
+
+
+@given(st.integers(MIN_MAX_FRAME_BYTES, 1 << 20), st.floats(0.0, 1.0))
+def test_a_yes_that_keeps_to_its_room_fits(max_frame_bytes: int, share: float) -> None:
+    """User and groups that fill `room_bytes`, however divided, fit into one frame of that size."""
+    answers = Answers([LONGEST_ACL])
+    room_bytes = answers.room_bytes(max_frame_bytes)
+    user_bytes = int(room_bytes * share)
+    yes = Decision(Outcome.OK, KID, b"u" * user_bytes, b"g" * (room_bytes - user_bytes))
+    told = read_answer(answers.encode(LONGEST_IDS, LONGEST_ACL.encode(), yes))
+    assert told.size_bytes <= max_frame_bytes
+
+
+@given(st.integers(MIN_MAX_FRAME_BYTES, 1 << 20))
+def test_the_room_is_not_given_away(max_frame_bytes: int) -> None:
+    """At most 12 bytes of a frame stay unused in the worst case."""
+    answers = Answers([LONGEST_ACL])
+    yes = Decision(Outcome.OK, KID, b"u" * answers.room_bytes(max_frame_bytes))
+    told = read_answer(answers.encode(LONGEST_IDS, LONGEST_ACL.encode(), yes))
+    assert told.size_bytes >= max_frame_bytes - 12
+
+
+@pytest.mark.parametrize("max_frame_bytes", [0, 1, 100])
+def test_the_room_is_never_negative(max_frame_bytes: int) -> None:
+    """redeem.lua is given a number that it can compare with."""
+    assert Answers([]).room_bytes(max_frame_bytes) == 0
