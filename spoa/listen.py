@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoa.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
+from spoa.config.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 
 # A cold burst opens one SPOP connection for each waiting request: 1,000 must fit. The kernel cuts
 # it to net.core.somaxconn (4096 since Linux 5.4). asyncio calls listen() once more with its own

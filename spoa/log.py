@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from time import gmtime, strftime
 
-from spoa.config import Log, LogFormat
+from spoa.config.model import Log, LogFormat
 
 log = logging.getLogger("kat")
 

@@ -16,8 +16,8 @@ def check(
     ] = None,
 ) -> None:
     """Check configuration, Redis and sockets; one line per finding, exit 1 if any says FAIL."""
-    from spoa.check import Finding, Level, findings  # noqa: PLC0415 - see load_or_exit
-    from spoa.configfile import ConfigError, load  # noqa: PLC0415
+    from spoa.check.check import Finding, Level, findings  # noqa: PLC0415 - see load_or_exit
+    from spoa.config.file import ConfigError, load  # noqa: PLC0415
 
     try:
         settings = load(config)

@@ -17,7 +17,7 @@ def inspect(
     """Print captured SPOP, raw bytes or a transcript, as a readable tree."""
     try:
         # Here and not above: the agent's own extra does not install `construct`.
-        from spoa.dissect import CaptureError, dissect  # noqa: PLC0415
+        from spoa.dissect.dissect import CaptureError, dissect  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         _fail(f"needs {missing.name}: install kat-spoa[inspect]")
     try:

@@ -9,7 +9,7 @@ import typer
 from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
 
 if TYPE_CHECKING:
-    from spoa.config import Config
+    from spoa.config.model import Config
 
 _Names = list[str] | None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from spoa.config import Config
+    from spoa.config.model import Config
 
 FAILURE = 1
 USAGE = 2
@@ -23,7 +23,7 @@ ConfigFile = Annotated[
 def load_or_exit(file: Path | None) -> "Config":
     """Load the configuration, or name every mistake on stderr and end with USAGE."""
     # Here and in the commands: pydantic, redis and the rest would make `kat --help` slow.
-    from spoa.configfile import ConfigError, load  # noqa: PLC0415
+    from spoa.config.file import ConfigError, load  # noqa: PLC0415
 
     try:
         return load(file)

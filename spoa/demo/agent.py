@@ -9,9 +9,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Event
 
-from spoa.config import Config
+from spoa.config.endpoint import Endpoint, UnixEndpoint
+from spoa.config.model import Config
 from spoa.demo.programs import DemoError, Program, free_address
-from spoa.endpoint import Endpoint, UnixEndpoint
 from spoa.listen import is_answered
 from tokens.client import connect
 from tokens.issue import Issuer

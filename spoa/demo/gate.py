@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Event
 
 from haproxy import CONFIGURATION, FILES
+from spoa.config.endpoint import Endpoint, UnixEndpoint
 from spoa.demo.programs import DemoError, Program, free_address
-from spoa.endpoint import Endpoint, UnixEndpoint
 
 PREFERRED_ADDRESS = "127.0.0.1:8080"
 _OLDEST_HAPROXY = (2, 6)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from spoa.config import Config
+from spoa.config.model import Config
 from spoa.demo.agent import USER, open_agent
 from spoa.demo.application import Application
 from spoa.demo.gate import find_haproxy, haproxy_version, open_gate, server_address

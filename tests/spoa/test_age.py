@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoa.age import WINDOW_S, AgeGauge
+from spoa.worker.age import WINDOW_S, AgeGauge
 
 T0 = 1_800_000_000.0
 HOUR_S = 3600.0

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from spoa.age import AgeGauge
-from spoa.agent import FLUSH_AT_ONCE, Agent
-from spoa.answers import Answers
-from spoa.config import Limits
+from spoa.config.model import Limits
 from spoa.counters import Counters
 from spoa.spop.codec import Notify, decode_notify
 from spoa.spop.constants import DataType
+from spoa.worker.age import AgeGauge
+from spoa.worker.agent import FLUSH_AT_ONCE, Agent
+from spoa.worker.answers import Answers
 from tests.support import frames
 from tests.support.spop_client import Answer, Argument, address, check_http, now_ms, read_answer
 from tokens.gate import MAX_TOKENS_PER_CALL, Command, Fence, Gate, Reply

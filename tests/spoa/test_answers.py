@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoa.answers import MAX_IDS_BYTES, Answers
 from spoa.spop.constants import MIN_MAX_FRAME_BYTES
+from spoa.worker.answers import MAX_IDS_BYTES, Answers
 from tests.support import frames
 from tests.support.spop_client import Answer, read_answer
 from tokens.gate import Decision, Outcome

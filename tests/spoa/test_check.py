@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from haproxy import FILES
-from spoa.check import Finding, Level, findings
-from spoa.config import Acl, Config, Limits, Listen, Store
+from spoa.check.check import Finding, Level, findings
+from spoa.config.model import Acl, Config, Limits, Listen, Store
 from tests.support.redis import RedisServer
 
 

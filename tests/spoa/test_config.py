@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from spoa.config import Acl, Config, Limits, Listen, Mode, Store
-from spoa.endpoint import TcpEndpoint, UnixEndpoint
+from spoa.config.endpoint import TcpEndpoint, UnixEndpoint
+from spoa.config.model import Acl, Config, Limits, Listen, Mode, Store
 
 
 def test_every_key_has_a_default() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spoa.configfile import ConfigError, load
+from spoa.config.file import ConfigError, load
 
 
 def _mistakes(text: str | bytes, tmp_path: Path, **environ: str) -> list[str]:

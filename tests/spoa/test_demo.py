@@ -13,8 +13,8 @@ import pytest
 
 from spoa.demo.gate import find_haproxy
 from spoa.demo.programs import free_address
-from spoa.embedded import ping
 from spoa.listen import is_answered
+from spoa.supervisor.embedded import ping
 from tests.support.haproxy import binary, versions
 
 KAT = [sys.executable, "-c", "from spoa.cli import main; main()"]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from spoa.cli.inspect import inspect
-from spoa.dissect import MAX_FRAME_BYTES, dissect
+from spoa.dissect.dissect import MAX_FRAME_BYTES, dissect
+from spoa.dissect.transcript import CaptureError
 from spoa.spop import schema
 from spoa.spop.constants import DataType, FrameType, Scope
-from spoa.transcript import CaptureError
 from tests.support.frames import (
     ABORT,
     FIN,
@@ -313,7 +313,7 @@ def test_command_reads_stdin() -> None:
 def test_command_without_construct(command: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra `inspect` the command says what to install."""
     monkeypatch.setitem(sys.modules, "construct", None)
-    for name in ("spoa.dissect", "spoa.payload", "spoa.spop.schema"):
+    for name in ("spoa.dissect.dissect", "spoa.dissect.payload", "spoa.spop.schema"):
         monkeypatch.delitem(sys.modules, name)
     result = CliRunner().invoke(command, ["capture"])
     assert result.exit_code == 2

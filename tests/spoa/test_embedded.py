@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spoa.embedded import BINARIES, Embedded, EmbeddedError, find_binary, ping
+from spoa.supervisor.embedded import BINARIES, Embedded, EmbeddedError, find_binary, ping
 from tests.support.eventually import eventually
 
 
@@ -111,7 +111,7 @@ def test_it_dies_with_its_parent(place: Path) -> None:
     """A supervisor killed with SIGKILL leaves no server behind."""
     code = """if True:
         import sys, pathlib, signal
-        from spoa.embedded import Embedded
+        from spoa.supervisor.embedded import Embedded
         place = pathlib.Path(sys.argv[1])
         redis = Embedded(place / "r", place / "r" / "s")
         redis.start()

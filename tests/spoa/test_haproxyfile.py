@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from haproxy import FILES
-from spoa.haproxyfile import read_haproxy_files
+from spoa.check.haproxyfile import read_haproxy_files
 
 
 def test_our_own_files_are_understood() -> None:

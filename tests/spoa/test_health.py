@@ -6,11 +6,11 @@ from http.client import HTTPConnection
 
 import pytest
 
+from spoa.config.endpoint import TcpEndpoint
 from spoa.counters import Counters
-from spoa.endpoint import TcpEndpoint
 from spoa.fleet import Fleet
-from spoa.health import HealthServer
 from spoa.listen import ListenError
+from spoa.supervisor.health import HealthServer
 
 TIMEOUT_S = 10
 

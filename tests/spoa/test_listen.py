@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spoa.endpoint import TcpEndpoint, UnixEndpoint
+from spoa.config.endpoint import TcpEndpoint, UnixEndpoint
 from spoa.listen import ListenError, bind, is_answered
 
 

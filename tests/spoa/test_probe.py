@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spoa.endpoint import UnixEndpoint
-from spoa.probe import NoAgent, hello
+from spoa.check.probe import NoAgent, hello
+from spoa.config.endpoint import UnixEndpoint
 from spoa.spop.connection import Connection
 
 Answer = Callable[[bytes], bytes]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spoa.slot import BACK_OFF_S, HEALTHY_AFTER_S, Restarts
+from spoa.supervisor.slot import BACK_OFF_S, HEALTHY_AFTER_S, Restarts
 
 
 @pytest.fixture

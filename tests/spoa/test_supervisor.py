@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from spoa.worker import BOOT_FAILURE
+from spoa.worker.worker import BOOT_FAILURE
 from tests.support.eventually import eventually
 
 EXIT_DEADLINE_S = 30

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from spoa.answers import Answers
-from spoa.config import Limits
+from spoa.config.model import Limits
 from spoa.counters import Counters
 from spoa.spop.constants import FrameType, StatusCode
-from spoa.transport import CLOSE_TIMEOUT_S, MAX_CONNECTIONS, MAX_ENGINES, SpopServer
+from spoa.worker.answers import Answers
+from spoa.worker.transport import CLOSE_TIMEOUT_S, MAX_CONNECTIONS, MAX_ENGINES, SpopServer
 from tests.support import frames
 from tests.support.eventually import eventually
 from tests.support.redis import RedisServer
@@ -33,7 +33,7 @@ from tokens.issue import Issuer
 from tokens.token import mint
 
 if TYPE_CHECKING:
-    from spoa.agent import Agent
+    from spoa.worker.agent import Agent
 
 PATIENT_MS = 10_000
 """A deadline that no test on a busy machine runs into."""

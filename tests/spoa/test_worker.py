@@ -12,7 +12,7 @@ import pytest
 
 from spoa.listen import is_answered
 from spoa.spop.constants import StatusCode
-from spoa.worker import BOOT_FAILURE
+from spoa.worker.worker import BOOT_FAILURE
 from tests.support import frames
 from tests.support.eventually import eventually
 from tests.support.redis import RedisServer, running_redis

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from spoa import worker
-from spoa.configfile import load
+from spoa.config.file import load
 from spoa.log import configure
-from spoa.service import serve
-from spoa.worker import Order
+from spoa.supervisor.service import serve
+from spoa.worker import worker
+from spoa.worker.worker import Order
 from tokens.gate import Check, Fence, Gate, Outcome, Redemption
 
 TRIGGER = b"/planted-fault"

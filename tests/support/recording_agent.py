@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from spoa.dissect.transcript import AGENT, END, HAPROXY, RESET
 from spoa.spop import schema
 from spoa.spop.constants import DataType, FrameType, Scope
-from spoa.transcript import AGENT, END, HAPROXY, RESET
 from tests.support.frames import CONTROL_IDS, FIN, frame, ids, pairs, string, typed, uint32
 
 PATIENCE_S = 0.5

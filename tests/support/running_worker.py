@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from spoa import worker
-from spoa.config import Config, Limits, Listen, Store
+from spoa.config.model import Config, Limits, Listen, Store
 from spoa.counters import STORE_ERRORS, Counters
 from spoa.listen import bind
 from spoa.spop import schema
 from spoa.spop.constants import StatusCode
-from spoa.worker import Order
+from spoa.worker import worker
+from spoa.worker.worker import Order
 from tests.support.eventually import eventually
 from tests.support.planted import plant
 from tests.support.spop_client import SpopClient

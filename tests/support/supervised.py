@@ -10,10 +10,10 @@ import sys
 import time
 from functools import partial
 
-from spoa.configfile import load
+from spoa.config.file import load
 from spoa.log import configure
-from spoa.service import serve
-from spoa.worker import BOOT_FAILURE, Order
+from spoa.supervisor.service import serve
+from spoa.worker.worker import BOOT_FAILURE, Order
 
 
 def stand_in(how: str, order: Order) -> None:

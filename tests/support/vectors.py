@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoa.transcript import AGENT, HAPROXY, Segment, read_transcript
+from spoa.dissect.transcript import AGENT, HAPROXY, Segment, read_transcript
 
 DIRECTORY = Path(__file__).parent.parent / "spop" / "vectors"
 VERSIONS = ("2.6", "3.0", "3.2")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from spoa.child import begin
-from spoa.worker import BOOT_FAILURE
+from spoa.supervisor.child import begin
+from spoa.worker.worker import BOOT_FAILURE
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

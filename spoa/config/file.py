@@ -10,8 +10,8 @@ from typing import get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from spoa.config import Config
-from spoa.storeurl import without_password
+from spoa.config.model import Config
+from spoa.config.storeurl import without_password
 
 DEFAULT_PATH = Path("/etc/kat/kat.toml")
 VARIABLE = "KAT_"

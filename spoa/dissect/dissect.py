@@ -7,11 +7,11 @@ the fragments of one NOTIFY.
 from collections.abc import Iterator
 from io import BufferedReader
 
-from spoa.payload import Cursor, dump, payload_lines
+from spoa.dissect.payload import Cursor, dump, payload_lines
+from spoa.dissect.transcript import CaptureError, read_capture
 from spoa.spop import schema
 from spoa.spop.constants import FRAME_LENGTH_BYTES, MAX_REASSEMBLED_BYTES, FrameFlag, FrameType
 from spoa.spop.schema import SchemaError
-from spoa.transcript import CaptureError, read_capture
 
 __all__ = ["MAX_FRAME_BYTES", "CaptureError", "dissect"]
 

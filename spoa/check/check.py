@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spoa.config import Config
-from spoa.embedded import EmbeddedError, find_binary, ping
-from spoa.endpoint import Endpoint, UnixEndpoint, parse_tcp
-from spoa.haproxyfile import HaproxyFacts, read_haproxy_files
+from spoa.check.haproxyfile import HaproxyFacts, read_haproxy_files
+from spoa.check.probe import NoAgent, hello
+from spoa.config.endpoint import Endpoint, UnixEndpoint, parse_tcp
+from spoa.config.model import Config
 from spoa.listen import ListenError, bind
-from spoa.probe import NoAgent, hello
+from spoa.supervisor.embedded import EmbeddedError, find_binary, ping
 from tokens.client import StoreFault, describe_store
 
 

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from typing import cast
 
-from spoa.age import AgeGauge
-from spoa.agent import Agent
-from spoa.config import Limits
+from spoa.config.model import Limits
 from spoa.counters import WorkerCounters
 from spoa.log import fields
 from spoa.spop.connection import Connection, EndedBy, Ending, State
 from spoa.spop.constants import StatusCode
+from spoa.worker.age import AgeGauge
+from spoa.worker.agent import Agent
 
 # HAProxy needs three or four connections in steady state and one per waiting request in a cold
 # burst; `bench` saw 1,676 at once. At 20 KB each, 8,192 silent ones hold 160 MB, and no more.

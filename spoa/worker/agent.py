@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from spoa.age import AgeGauge
-from spoa.answers import Answers
-from spoa.config import Limits
+from spoa.config.model import Limits
 from spoa.counters import WorkerCounters
 from spoa.spop.codec import Address, Notify, Value
+from spoa.worker.age import AgeGauge
+from spoa.worker.answers import Answers
 from tokens.gate import Check, Decision, Gate, Outcome, Redemption, Reply, ReplyMismatch
 from tokens.store import Store
 from tokens.wire import StoreUnavailable, error_kind

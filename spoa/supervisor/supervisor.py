@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 
-from spoa.config import Config
-from spoa.embedded import Embedded, EmbeddedError
+from spoa.config.model import Config
 from spoa.fleet import Fleet
 from spoa.listen import Listener
 from spoa.log import fields, log
-from spoa.notify import notify
-from spoa.slot import Restarts, Slot
-from spoa.worker import BOOT_FAILURE, Order
+from spoa.supervisor.embedded import Embedded, EmbeddedError
+from spoa.supervisor.notify import notify
+from spoa.supervisor.slot import Restarts, Slot
+from spoa.worker.worker import BOOT_FAILURE, Order
 
 # Workers end by themselves within `drain_s` and a second for goodbyes; only a stuck one does not.
 KILL_GRACE_S = 2.0

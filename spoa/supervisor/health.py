@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
-from spoa.endpoint import TcpEndpoint
+from spoa.config.endpoint import TcpEndpoint
 from spoa.fleet import Fleet
 from spoa.listen import Listener, bind
 from spoa.metrics import Exposition

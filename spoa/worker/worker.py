@@ -17,13 +17,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from spoa.agent import Agent
-from spoa.answers import Answers
-from spoa.config import Config
+from spoa.config.model import Config
 from spoa.counters import Counters
 from spoa.listen import BACKLOG, Listener, ListenError, bind
 from spoa.log import configure
-from spoa.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
+from spoa.worker.agent import Agent
+from spoa.worker.answers import Answers
+from spoa.worker.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
 from tokens.gate import Gate
 from tokens.record import Keys
 from tokens.store import Store, StoreSettings

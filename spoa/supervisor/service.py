@@ -6,16 +6,16 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from spoa.config import Config
+from spoa.config.endpoint import parse_tcp
+from spoa.config.model import Config
 from spoa.counters import Counters
-from spoa.embedded import Embedded
-from spoa.endpoint import parse_tcp
 from spoa.fleet import Fleet
-from spoa.health import HealthServer
 from spoa.listen import Listener, ListenError, bind
 from spoa.log import fields, log
-from spoa.supervisor import Supervisor
-from spoa.worker import Order, run
+from spoa.supervisor.embedded import Embedded
+from spoa.supervisor.health import HealthServer
+from spoa.supervisor.supervisor import Supervisor
+from spoa.worker.worker import Order, run
 
 
 def serve(config: Config, run: Callable[[Order], None] = run) -> int:

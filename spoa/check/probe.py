@@ -2,7 +2,7 @@
 
 import socket
 
-from spoa.endpoint import Endpoint, UnixEndpoint
+from spoa.config.endpoint import Endpoint, UnixEndpoint
 from spoa.spop.codec import decode_kv_list, encode_string, encode_value, split_ids
 from spoa.spop.constants import (
     DEFAULT_MAX_FRAME_BYTES,

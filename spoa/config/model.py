@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from spoa.endpoint import (
+from spoa.config.endpoint import (
     MAX_UNIX_PATH_BYTES,
     Endpoint,
     TcpEndpoint,
@@ -31,9 +31,9 @@ from spoa.endpoint import (
     parse_endpoint,
     parse_tcp,
 )
-from spoa.places import default_run_dir, default_state_dir
+from spoa.config.places import default_run_dir, default_state_dir
+from spoa.config.storeurl import EMBEDDED, check_store_url
 from spoa.spop.constants import DEFAULT_MAX_FRAME_BYTES, MIN_MAX_FRAME_BYTES
-from spoa.storeurl import EMBEDDED, check_store_url
 
 LATER_MODES = ("session", "grant", "ip", "ip+token")
 

@@ -1,0 +1,1 @@
+"""What `kat check` looks at: the configuration, Redis, the sockets and HAProxy's files."""

@@ -1,0 +1,1 @@
+"""Captured SPOP as a readable tree: what `kat inspect` prints."""
