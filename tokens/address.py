@@ -21,9 +21,9 @@ def candidates(packed: bytes) -> bytes:
     `packed` is 4 or 16 bytes in network order; an IPv4-mapped IPv6 address is the IPv4 one, as
     dual-stack sockets write it. Anything else names nobody, so nothing that is bound matches.
     """
-    packed = packed.removeprefix(_IPV4_MAPPED)
     if len(packed) not in (4, 16):
         return b""
+    packed = packed.removeprefix(_IPV4_MAPPED)
     address = ip_address(packed)
     prefixes = IPV4_PREFIXES if address.version == 4 else IPV6_PREFIXES  # noqa: PLR2004
     networks = [ip_network((packed, prefix), strict=False) for prefix in prefixes]

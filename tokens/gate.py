@@ -11,13 +11,12 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from itertools import count
 
 from tokens.address import candidates
-from tokens.record import BadRecord, Keys, read_record
+from tokens.record import BadRecord, Keys, read_identity
 from tokens.token import digest, is_well_formed, kid
 
 MAX_TOKENS_PER_CALL = 128
@@ -58,7 +57,11 @@ class Outcome(Enum):
         self.reason = reason
 
 
-_REFUSALS = {outcome.reason: outcome for outcome in Outcome if outcome.verdict == b"denied"}
+_REFUSALS = {
+    outcome.reason: outcome
+    for outcome in Outcome
+    if outcome.verdict == b"denied" and outcome is not Outcome.MALFORMED  # never gets to Redis
+}
 """What redeem.lua may answer besides `ok` and `store_error`."""
 
 
@@ -202,15 +205,7 @@ class Redemption:
 def _admit(name: bytes, raw: bytes) -> Decision:
     """Say yes, if the consumed record reads strictly. Redis judged most of it; we judge it all."""
     try:
-        user, groups = _read_answer(raw)
+        user, groups = read_identity(raw)
     except BadRecord:
         return Decision(Outcome.BAD_RECORD, name)
     return Decision(Outcome.OK, name, user, groups)
-
-
-# Records say nothing about their token, so all tokens of a user for an ACL have the same one. A
-# record is 4 KiB at most: 16 MiB if somebody tries. Reading one strictly takes 2.3 us.
-@lru_cache(4096)
-def _read_answer(raw: bytes) -> tuple[bytes, bytes]:
-    record = read_record(raw)
-    return record.sub.encode(), ",".join(record.groups).encode()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from redis.asyncio.connection import ConnectKwargs, parse_url
@@ -23,6 +23,7 @@ CONNECT_TIMEOUT_S = 2.0
 _WATCH_INTERVAL_S = 0.25
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+_MAX_DIGITS = 16  # of a time in ms or us; int() itself raises above 4300
 
 # The connection itself is in order, but what was agreed when it was greeted holds no more: the
 # server was promoted or demoted, or its users were changed.
@@ -33,9 +34,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Where Redis is and how it is used. `url` may hold a password and is never logged."""
+    """Where Redis is and how it is used. `url` may hold a password and is never shown."""
 
-    url: str
+    url: str = field(repr=False)
     fence_key: bytes
     is_fenced: bool
     script: bytes
@@ -55,7 +56,8 @@ class Store:
         self._settings = settings
         self._observer = observer
         self._wire: Wire | None = None
-        self._fault = StoreUnavailable("connect", "not connected yet")
+        # Of a kind that no failure has, so that the first one is logged, whatever it is.
+        self._fault = StoreUnavailable("start", "not connected yet")
         self.fence = Fence(b"", 0)
 
     def execute(self, commands: Sequence[Command], settle: Settle) -> None:
@@ -87,8 +89,11 @@ class Store:
             except TimeoutError:
                 self._lose(StoreUnavailable("timeout", f"no greeting in {CONNECT_TIMEOUT_S} s"))
             else:
-                pause_s = _FIRST_PAUSE_S
+                began_at = wire.now()
                 self._lose(await self._serve(wire))
+                # One that is given up as soon as it is used (no permission, say) is no success.
+                if wire.now() - began_at > _LONGEST_PAUSE_S:
+                    pause_s = _FIRST_PAUSE_S
             # Jitter, so that a fleet of workers does not return to a restarted Redis as one.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -143,9 +148,12 @@ class Store:
         self._wire = wire
         self._observer.store_up(is_up=True)
         _log.info("store ready")
-        while not wire.lost.done():
-            await asyncio.wait((wire.lost,), timeout=_WATCH_INTERVAL_S)
-            wire.watch()
+        try:
+            while not wire.lost.done():
+                await asyncio.wait((wire.lost,), timeout=_WATCH_INTERVAL_S)
+                wire.watch()
+        finally:  # when this task is cancelled: nobody else would tell who is in flight
+            wire.abandon(StoreUnavailable("closed", "the worker is stopping"))
         return wire.lost.result()
 
     def _lose(self, fault: StoreUnavailable) -> None:
@@ -210,6 +218,6 @@ def _to_ms(time: Reply) -> int:
 
 
 def _to_int(number: Reply) -> int:
-    if not isinstance(number, bytes) or not number.isdigit():
+    if not isinstance(number, bytes) or not number.isdigit() or len(number) > _MAX_DIGITS:
         raise StoreUnavailable("reply", "Redis answers something else where a number belongs")
     return int(number)

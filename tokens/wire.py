@@ -17,6 +17,9 @@ from tokens.gate import Command, Reply
 STALL_S = 1.0
 """A connection whose oldest batch waits longer is given up and made anew. Ten deadlines."""
 
+# What the reader gives when no reply is whole. Its default, False, is a reply as well: "#f".
+_NOT_YET = object()
+
 # hiredis's stub knows tuples of one element only.
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
@@ -56,7 +59,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, observer: Observer) -> None:
         self._loop = asyncio.get_running_loop()
         self._observer = observer
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._waiting: deque[_Batch] = deque()
         self.lost: asyncio.Future[StoreUnavailable] = self._loop.create_future()
 
@@ -64,7 +67,13 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by isinstance
 
     def send(self, commands: Sequence[Command], settle: Settle) -> None:
-        """Write all commands at once; settle when the last of their replies is in."""
+        """Write all commands, one at least, at once; settle when their last reply is in.
+
+        On a connection that is lost, settle at once: nobody will come to do it later.
+        """
+        if self.lost.done():
+            settle(self.lost.result())
+            return
         self._waiting.append(_Batch(commands, settle, self._loop.time()))
         self._transport.write(b"".join(map(_pack, commands)))
 
@@ -77,28 +86,33 @@ class Wire(asyncio.Protocol):
             raise result
         for reply in result:
             if isinstance(reply, Exception):
-                raise StoreUnavailable(error_kind(str(reply)), f"Redis refuses: {reply}")
+                raise _refusal(reply)
         return result
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            self._settle_complete()
-        except hiredis.ProtocolError:
-            self.abandon(StoreUnavailable("reply", "Redis sent what is not RESP"))
+        self._reader.feed(data)
+        while True:
+            try:
+                reply = self._reader.gets()
+            # A TypeError is how hiredis meets a map with a list for a key.
+            except (hiredis.ProtocolError, TypeError) as error:
+                self.abandon(StoreUnavailable("reply", f"Redis sent what is not RESP 2: {error}"))
+                return
+            if reply is _NOT_YET:
+                return
+            self._take(reply)
 
-    def _settle_complete(self) -> None:
-        """Give every batch whose replies are all in to its owner."""
-        gets = self._reader.gets
-        while (reply := gets()) is not False:
-            if not self._waiting:
-                raise hiredis.ProtocolError("a reply that nothing asked for")
-            batch = self._waiting[0]
-            batch.replies.append(reply)
-            if len(batch.replies) == len(batch.commands):
-                self._waiting.popleft()
-                self._observer.redis_round_trip(self._loop.time() - batch.sent_at)
-                batch.settle(batch.replies)
+    def _take(self, reply: Reply) -> None:
+        """Add a reply to the oldest batch; settle it if that was its last one."""
+        if not self._waiting:
+            self.abandon(_unasked(reply))
+            return
+        batch = self._waiting[0]
+        batch.replies.append(reply)
+        if len(batch.replies) == len(batch.commands):
+            self._waiting.popleft()
+            self._observer.redis_round_trip(self._loop.time() - batch.sent_at)
+            batch.settle(batch.replies)
 
     def now(self) -> float:
         """Tell the loop's time, in seconds: what deadlines are written in."""
@@ -121,7 +135,8 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(StoreUnavailable("closed", f"Redis closed the connection: {exc}"))
+        why = f": {exc}" if exc else ""
+        self._lose(StoreUnavailable("closed", f"Redis closed the connection{why}"))
 
     def _lose(self, why: StoreUnavailable) -> None:
         if not self.lost.done():
@@ -138,11 +153,25 @@ def _answer(
         waiting.set_result(result)
 
 
+def _refusal(reply: Exception) -> StoreUnavailable:
+    """Word an error reply, without the arguments that Redis echoes: AUTH's hold a password."""
+    text, _, _ = str(reply).partition(", with args beginning with")
+    return StoreUnavailable(error_kind(text), f"Redis refuses: {text}")
+
+
+def _unasked(reply: Reply) -> StoreUnavailable:
+    """Word a reply that no command waits for: an error may say why we are not welcome."""
+    if isinstance(reply, Exception):
+        return _refusal(reply)
+    return StoreUnavailable("reply", "Redis sent a reply that nothing asked for")
+
+
 _KINDS = {
     "NOAUTH": "auth",
     "WRONGPASS": "auth",
     "NOPERM": "auth",
     "READONLY": "readonly",
+    "MASTERDOWN": "readonly",
     "OOM": "oom",
     "MISCONF": "misconf",
     "LOADING": "loading",
