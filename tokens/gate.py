@@ -173,7 +173,8 @@ class Redemption:
         decisions: list[Decision] = []
         for kids, reply in zip(self.kids, replies, strict=True):
             if isinstance(reply, Exception):
-                self.faults.add(str(reply))
+                # Without the arguments that Redis may echo: they hold whole digests.
+                self.faults.add(str(reply).partition(", with args")[0])
                 decisions += [Decision(Outcome.STORE_UNAVAILABLE, name) for name in kids]
             elif isinstance(reply, list):
                 decisions += self._decide_each(kids, reply)

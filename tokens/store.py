@@ -39,6 +39,7 @@ class StoreSettings:
     url: str = field(repr=False)
     fence_key: bytes
     is_fenced: bool
+    clock_skew_ms: int
     script: bytes
     script_sha: bytes
     deadline_s: float
@@ -135,9 +136,11 @@ class Store:
             raise StoreUnavailable("readonly", "this Redis is a replica, not a primary")
         since_ms = 0
         if settings.is_fenced:
+            # A promoted replica expired keys by the old primary's clock until now.
+            skew_ms = settings.clock_skew_ms if _was_promoted(replication) else 0
             # HSETNX: whoever meets a server first dates its fence, everybody else reads it.
             _, since = await wire.ask(
-                (b"HSETNX", settings.fence_key, replid, _to_ms(time)),
+                (b"HSETNX", settings.fence_key, replid, _to_ms(time) + skew_ms),
                 (b"HGET", settings.fence_key, replid),
             )
             since_ms = _to_int(since)
@@ -208,6 +211,11 @@ def _without_script(replies: Sequence[Reply]) -> list[int]:
 def _parse_info(info: Reply) -> dict[bytes, bytes]:
     lines = info.splitlines() if isinstance(info, bytes) else []
     return {name: value for name, _, value in (line.partition(b":") for line in lines)}
+
+
+def _was_promoted(replication: dict[bytes, bytes]) -> bool:
+    """Tell whether this primary was a replica: it then remembers the replid it followed."""
+    return replication.get(b"master_replid2", b"").strip(b"0") != b""
 
 
 def _to_ms(time: Reply) -> int:

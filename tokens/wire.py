@@ -5,6 +5,7 @@ nobody waits for any more keeps its place in that queue.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class _Batch:
     commands: Sequence[Command]
     settle: Settle
     sent_at: float
+    began_at: float
     replies: list[Reply] = field(default_factory=list)
 
 
@@ -74,7 +76,7 @@ class Wire(asyncio.Protocol):
         if self.lost.done():
             settle(self.lost.result())
             return
-        self._waiting.append(_Batch(commands, settle, self._loop.time()))
+        self._waiting.append(_Batch(commands, settle, self._loop.time(), time.perf_counter()))
         self._transport.write(b"".join(map(_pack, commands)))
 
     async def ask(self, *commands: Command) -> list[Reply]:
@@ -94,8 +96,9 @@ class Wire(asyncio.Protocol):
         while True:
             try:
                 reply = self._reader.gets()
-            # A TypeError is how hiredis meets a map with a list for a key.
-            except (hiredis.ProtocolError, TypeError) as error:
+            # A TypeError is how hiredis meets a map with a list for a key, a MemoryError how it
+            # meets an array of a thousand million.
+            except (hiredis.ProtocolError, TypeError, MemoryError) as error:
                 self.abandon(StoreUnavailable("reply", f"Redis sent what is not RESP 2: {error}"))
                 return
             if reply is _NOT_YET:
@@ -111,7 +114,8 @@ class Wire(asyncio.Protocol):
         batch.replies.append(reply)
         if len(batch.replies) == len(batch.commands):
             self._waiting.popleft()
-            self._observer.redis_round_trip(self._loop.time() - batch.sent_at)
+            # Not the loop's time: uvloop's has whole milliseconds.
+            self._observer.redis_round_trip(time.perf_counter() - batch.began_at)
             batch.settle(batch.replies)
 
     def now(self) -> float:

@@ -3,6 +3,9 @@
 A stalled agent (SIGSTOP, swapped out) cannot know when bytes arrived: the kernel kept them. So
 each message carries `at`, HAProxy's clock when it asked. The two clocks need not agree: the
 smallest difference seen between them lately is no age at all, and what exceeds it is age.
+
+Blind to two things: a freeze right after the very first HELLO of a HAProxy process, and a second
+freeze of more than 30 s with no punctual message since the first.
 """
 
 import math

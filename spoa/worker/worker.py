@@ -129,6 +129,7 @@ class _Worker:
             url=config.store_url,
             fence_key=keys.fence,
             is_fenced=config.store.fence,
+            clock_skew_ms=config.store.clock_skew_ms,
             script=Gate.script,
             script_sha=Gate.script_sha,
             deadline_s=config.limits.deadline_ms / 1000,

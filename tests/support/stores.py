@@ -167,11 +167,14 @@ async def settled(*settlements: Settlement, skipping_s: float = 0.0) -> None:
     )
 
 
-def store_settings(url: str, *, is_fenced: bool = True, deadline_s: float = 0.5) -> StoreSettings:
+def store_settings(
+    url: str, *, is_fenced: bool = True, clock_skew_ms: int = 0, deadline_s: float = 0.5
+) -> StoreSettings:
     return StoreSettings(
         url=url,
         fence_key=Keys().fence,
         is_fenced=is_fenced,
+        clock_skew_ms=clock_skew_ms,
         script=Gate.script,
         script_sha=Gate.script_sha,
         deadline_s=deadline_s,

@@ -740,6 +740,28 @@ def test_demoted_and_promoted_under_it(start_redis: StartRedis, serves_stale: st
         run(main())
 
 
+def test_a_promoted_servers_fence_is_later_by_the_clock_skew(start_redis: StartRedis) -> None:
+    """A server that was a replica counted by another clock: its fence lies ahead of its own."""
+    server = start_redis()
+    skew_ms = 60_000
+    with server.client() as client:
+
+        async def main() -> None:
+            async with running_store(url_of(server), clock_skew_ms=skew_ms) as keeper:
+                await keeper.up()
+                door = Door(keeper, client)
+                first = keeper.store.fence
+                assert await door.outcomes(door.issue()) == [Outcome.OK], "never promoted: no skew"
+                client.execute_command("REPLICAOF", "127.0.0.1", "1")
+                client.execute_command("REPLICAOF", "NO", "ONE")
+                assert await door.outcomes(door.issue()) == [Outcome.STORE_UNAVAILABLE]
+                await keeper.up(2)
+                assert keeper.store.fence.since_ms >= first.since_ms + skew_ms
+                assert await door.outcomes(door.issue()) == [Outcome.FENCED]
+
+        run(main())
+
+
 def test_promoted_between_two_batches(start_redis: StartRedis) -> None:
     """A new replid is noticed by the script itself: one batch is refused, nothing is consumed."""
     server = start_redis()
