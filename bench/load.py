@@ -69,15 +69,13 @@ def build_load(tokens: Iterable[Issued], ack_template: bytes) -> Load:
 
 
 def encode_request(index: int, ids: bytes, token: Issued) -> bytes:
-    """Encode what HAProxy asks for one request of a program: all eleven arguments but `at`."""
+    """Encode what HAProxy asks for one request of a program: all arguments but `at`."""
     return encode_notify(
         ids,
         {
             b"acl": ACL,
             b"token": token.text,
             b"via": b"header",
-            b"session": None,
-            b"nonce": None,
             b"src": Address(b"\x0a" + (index % CLIENTS).to_bytes(3, "big")),
             b"host": _HOST,
             b"method": b"GET",

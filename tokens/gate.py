@@ -114,7 +114,7 @@ class Gate:
         self._deadline_ms = deadline_ms
         # The agent's own name for each attempt: nothing of a request goes into it, so no client
         # can make its replay look like our second try.
-        self._claims = map(f"{secrets.token_hex(16)}.%x".__mod__, count())
+        self._claims = map(f"{secrets.token_hex(16)}.%x".encode().__mod__, count())
 
     def refuse(self, check: Check) -> Outcome | None:
         """Return the refusal that needs no Redis, or None when Redis must be asked."""
@@ -139,7 +139,7 @@ class Gate:
             for check in checks[start : start + MAX_TOKENS_PER_CALL]:
                 digests.append(digest(check.token))
                 args += (
-                    next(self._claims).encode(),
+                    next(self._claims),
                     check.acl,
                     candidates(check.source),
                     check.host,

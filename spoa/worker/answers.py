@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from spoa.spop.codec import Value, encode_ack, encode_set_var, encode_string
 from spoa.spop.constants import DataType, Scope
 from tokens.gate import Decision, Outcome
+from tokens.token import KID_CHARS
 
 RETRY_AFTER_S = 1
 """What `broken` asks of programs: the store is reconnected within a second of its return."""
@@ -27,7 +28,7 @@ def _string_var(name: bytes) -> bytes:
     return _set_var(name, None)[:-1] + bytes((DataType.STRING,))
 
 
-_KID = _string_var(b"kid")
+_KID = _string_var(b"kid") + bytes((KID_CHARS,))
 _USER = _string_var(b"user")
 _GROUPS = _string_var(b"groups")
 _ALLOW = _set_var(b"allow", True)  # noqa: FBT003 - the value of a variable
@@ -50,7 +51,7 @@ class Answers:
         reason = outcome.reason
         actions = self._heads.get((acl, reason)) or self._heads[b"", reason]
         if decision.kid:
-            actions += _KID + encode_string(decision.kid)
+            actions += _KID + decision.kid
         if outcome is not Outcome.OK:
             return encode_ack(ids, actions + _DENY)
         user, groups = encode_string(decision.user), encode_string(decision.groups)
@@ -74,7 +75,7 @@ def _longest_yes() -> int:
     """Measure a yes without user and groups, each of whose lengths may take three bytes more."""
     acl = "a" * MAX_ACL_BYTES
     ids = bytes(MAX_IDS_BYTES)
-    yes = Answers([acl]).encode(ids, acl.encode(), Decision(Outcome.OK, kid=b"k" * 12))
+    yes = Answers([acl]).encode(ids, acl.encode(), Decision(Outcome.OK, kid=b"k" * KID_CHARS))
     return len(yes) + 2 * 3
 
 

@@ -358,12 +358,14 @@ async def test_above_in_flight_the_answer_is_overloaded_at_once(scene: Scene) ->
     link = Link()
     scene.agent.receive(link, link.checks(8))
     assert link.reasons == ["overloaded"] * 3
+    await turn()
     assert scene.store.sizes == [5]
     scene.agent.receive(link, link.checks(1))
     assert link.reasons == ["overloaded"] * 4
     scene.store.allow(0)
     assert link.reasons == ["overloaded"] * 4 + ["ok"] * 5
     scene.agent.receive(link, link.checks(5))
+    await turn()
     assert scene.store.sizes == [5, 5]
     assert scene.decided("overloaded") == 4
 
@@ -626,6 +628,7 @@ async def test_every_answer_is_counted_once(scene: Scene) -> None:
     link = Link()
     asked = [*link.checks(5), link.check(None), link.check("kat_x"), link.check(acl="other")]
     scene.agent.receive(link, asked)
+    await turn()
     scene.store.allow(0)
     cells, _ = scene.counters.block(0)
     layout = scene.counters.layout
