@@ -25,9 +25,10 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _MAX_DIGITS = 16  # of a time in ms or us; int() itself raises above 4300
 
-# The connection itself is in order, but what was agreed when it was greeted holds no more: the
-# server was promoted or demoted, or its users were changed.
-_GREET_AGAIN = frozenset({"fence", "readonly", "auth"})
+# The connection itself is in order, but what was found when it was greeted holds no more: the
+# server was promoted or demoted, is out of memory or disk, or its users were changed. Until a
+# greeting finds it well again the store is down: operators see that, and nobody loses a token.
+_GREET_AGAIN = frozenset({"fence", "readonly", "auth", "oom", "misconf", "reply"})
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Store:
     def distrust(self, kind: str, message: str) -> None:
         """Hear of an error reply, or of one that fits no question; start anew if that helps."""
         self._observer.store_error(kind)
-        if self._wire and (kind in _GREET_AGAIN or kind == "reply"):
+        if self._wire and kind in _GREET_AGAIN:
             self._wire.abandon(StoreUnavailable(kind, message))
 
     async def run(self) -> None:
@@ -134,16 +135,15 @@ class Store:
         role, replid = replication.get(b"role"), replication.get(b"master_replid", b"")
         if role != b"master":
             raise StoreUnavailable("readonly", "this Redis is a replica, not a primary")
-        since_ms = 0
-        if settings.is_fenced:
-            # A promoted replica expired keys by the old primary's clock until now.
-            skew_ms = settings.clock_skew_ms if _was_promoted(replication) else 0
-            # HSETNX: whoever meets a server first dates its fence, everybody else reads it.
-            _, since = await wire.ask(
-                (b"HSETNX", settings.fence_key, replid, _to_ms(time) + skew_ms),
-                (b"HGET", settings.fence_key, replid),
-            )
-            since_ms = _to_int(since)
+        # A promoted replica expired keys by the old primary's clock until now.
+        skew_ms = settings.clock_skew_ms if _was_promoted(replication) else 0
+        # HSETNX: whoever meets a server first dates its fence, everybody else reads it. It is a
+        # write, also without the fence: a server that refuses it could consume nothing.
+        _, since = await wire.ask(
+            (b"HSETNX", settings.fence_key, replid, _to_ms(time) + skew_ms),
+            (b"HGET", settings.fence_key, replid),
+        )
+        since_ms = _to_int(since) if settings.is_fenced else 0
         self.fence = Fence(replid, since_ms)
 
     async def _serve(self, wire: Wire) -> StoreUnavailable:
