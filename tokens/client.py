@@ -56,6 +56,7 @@ def connect(url: str) -> Iterator[redis.Redis]:
     client = redis.Redis.from_url(
         url,
         retry=Retry(NoBackoff(), 0),
+        protocol=2,  # in RESP 3 the password travels in HELLO, which an old server echoes
         socket_timeout=TIMEOUT_S,
         socket_connect_timeout=TIMEOUT_S,
     )
@@ -92,7 +93,9 @@ def _sentence(url: str, error: redis.RedisError) -> str:
         case redis.ConnectionError():
             return f"Redis at {_place(url)} cannot be reached: {_reason(error)}"
         case _:
-            return f"Redis at {_place(url)} says: {error}"
+            # Without the arguments that Redis may echo: HELLO's and AUTH's hold the password.
+            said = str(error).partition(", with args")[0]
+            return f"Redis at {_place(url)} says: {said}"
 
 
 def _reason(error: redis.RedisError) -> str:

@@ -61,12 +61,14 @@ class NotIssued(Exception):
 
 def connect(url: str) -> redis.Redis:
     """Make a client that sends no command twice. Close it when done."""
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+    # RESP 2: in RESP 3 the password travels in HELLO, and a server without it echoes both back,
+    # into the text of an exception.
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
 
 
 def connect_async(url: str) -> redis.asyncio.Redis:
     """Make an asyncio client that sends no command twice. Close it when done."""
-    return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0))
+    return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), protocol=2)
 
 
 class Issuer:

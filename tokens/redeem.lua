@@ -183,6 +183,8 @@ local function judge(key, arg)
     return 'store_error', name
   end
 
+  -- Before any pattern or decoder sees it. A tombstone is a record and a short line.
+  if #raw > 2 * MAX_RECORD_BYTES then return 'bad_record', '' end
   local claim = ARGV[arg]
   if sub(raw, 1, 9) == 'consumed ' then return judge_tombstone(raw, claim) end
 

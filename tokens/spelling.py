@@ -12,7 +12,12 @@ _NETWORK_PREFIXES: Final = {4: IPV4_PREFIXES, 6: IPV6_PREFIXES}
 
 
 def _is_name(text: str) -> bool:
-    return _NAME(text) is not None and (text.isascii() or len(text.encode()) <= _MAX_NAME_BYTES)
+    return (
+        _NAME(text) is not None
+        # HTTP trims a header's ends: "admin " would reach the application as "admin".
+        and text == text.strip()
+        and (text.isascii() or len(text.encode()) <= _MAX_NAME_BYTES)
+    )
 
 
 def _is_group(text: str) -> bool:
@@ -47,7 +52,7 @@ _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,128}").fullmatch
 _PATH: Final = re.compile(r"/[!-~]{0,1023}").fullmatch
 _AMBIGUOUS: Final = re.compile(r"\.\.|//|[\\;?#]|%2e|%2f|%5c|%00", re.IGNORECASE).search
 
-_NAME_RULE: Final = f"1 to {_MAX_NAME_BYTES} bytes without control characters"
+_NAME_RULE: Final = f"1 to {_MAX_NAME_BYTES} bytes without control characters or blanks at its ends"
 
 RULES: Final[dict[str, tuple[Callable[[str], object], str]]] = {
     "sub": (_is_name, _NAME_RULE),

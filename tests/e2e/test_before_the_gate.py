@@ -130,6 +130,39 @@ def test_an_absolute_target_cannot_contradict_host(stage: Stage) -> None:
     assert stage.application.take() == []
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://localhost?action=delete&x=@localhost/wiki",
+        "http://x\\admin\\secret?@localhost/wiki",
+        "http://x\\admin\\secret@localhost/wiki",
+        "http://localhost&x@localhost/wiki",
+        "http://user@localhost/wiki",
+        "http:///wiki",
+        "http://localhost?x=/wiki",
+        "http://x\\admin@localhost/.well-known/acme-challenge/x",
+    ],
+)
+def test_an_authority_that_two_programs_read_in_two_ways_is_refused(
+    stage: Stage, target: str
+) -> None:
+    """A path is judged only where HAProxy and the application agree on what it is."""
+    assert stage.ask(OURS, target=target).status == 400
+    assert (stage.asked(), stage.application.take(), stage.acme.take()) == ([], [], [])
+
+
+@pytest.mark.parametrize("target", ["http://localhost/wiki", "http://localhost", "/wiki?a=b@c"])
+def test_a_plain_absolute_target_passes(stage: Stage, target: str) -> None:
+    """Proxies may send absolute targets: the path in a plain one is judged."""
+    assert stage.ask(OURS, target=target).status == 200
+
+
+def test_options_for_the_whole_server_is_judged(stage: Stage) -> None:
+    """`OPTIONS *` has no path, and needs a token like everything else."""
+    assert stage.ask(OURS, method="OPTIONS", target="*").status == 200
+    assert len(stage.asked()) == 1
+
+
 def test_a_host_is_compared_without_case_and_port(stage: Stage) -> None:
     """The agent hears of one host, however it is written."""
     for host in ("localhost", "LOCALHOST", "LocalHost:8080"):

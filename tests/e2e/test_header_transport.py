@@ -94,7 +94,27 @@ def test_a_token_stands_in_no_log_line(stage: Stage) -> None:
 def test_a_log_line_cannot_be_forged(stage: Stage) -> None:
     """A quote in the path is escaped: what follows it is no field of its own."""
     stage.ask(OURS, target='/forged"%20class=allow"')
-    until(lambda: r'"/forged\"%20class=allow\"" id=' in stage.haproxy.log())
+    until(lambda: r'"/forged\"%20class=allow\""' in stage.haproxy.log())
+
+
+def test_a_host_cannot_forge_a_log_line(stage: Stage) -> None:
+    """A quote in Host is escaped, whatever HAProxy makes of such a Host."""
+    stage.ask(OURS, target="/forged-host", host='x"class=allow')
+    stage.ask(target="/after-the-forged-host")
+    until(lambda: '"/after-the-forged-host"' in stage.haproxy.log())
+    assert 'x"class=allow' not in stage.haproxy.log()
+
+
+@pytest.mark.parametrize(
+    ("method", "target"), [("GET", "/" + "p" * 4000), ("M" * 1000, "/long-method")]
+)
+def test_nobody_cuts_his_name_off_a_log_line(stage: Stage, method: str, target: str) -> None:
+    """Who was let in, and as whom, stands in the log, however long the request line is."""
+    stage.ask(OURS, method=method, target=target)
+    until(lambda: f'"{target}"' in stage.haproxy.log())
+    (line,) = [line for line in stage.haproxy.log().splitlines() if f'"{target}"' in line]
+    assert "reason=ok" in line
+    assert 'user="user1"' in line[:600]
 
 
 def test_two_requests_on_one_connection_are_two_questions(stage: Stage) -> None:

@@ -83,6 +83,17 @@ def test_a_redirect_needs_a_readable_host(secure: Secure, host: str | None) -> N
     assert secure.stage.ask(host=host).status == 400
 
 
+def test_a_redirect_leads_to_our_own_names_only(secure: Secure) -> None:
+    """A cache that keeps a redirect keeps none to somebody else's host."""
+    answer = secure.stage.ask(host="evil.example")
+    assert (answer.status, answer.header("Location")) == (421, None)
+
+
+def test_a_redirect_needs_a_plain_target(secure: Secure) -> None:
+    """An authority that programs read in different ways is refused on plain HTTP, too."""
+    assert secure.stage.ask(target="http://x\\admin@localhost/wiki").status == 400
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_plain_http_takes_no_secrets(secure: Secure, method: str) -> None:
     """A program that sends its token in the clear is refused, not redirected."""

@@ -37,7 +37,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """Open a client that sends no command twice."""
-        return redis.Redis(unix_socket_path=self.socket, retry=Retry(NoBackoff(), 0))
+        return redis.Redis(unix_socket_path=self.socket, retry=Retry(NoBackoff(), 0), protocol=2)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ from tokens.record import MAX_INTEGER, MAX_TTL_S, Record, SessionTerms
 _CONTROLS = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 _name_characters = st.characters(exclude_categories=["Cs"], exclude_characters=_CONTROLS + ",")
-names = st.text(_name_characters, min_size=1, max_size=32)  # 4 bytes a character at most
+names = st.text(_name_characters, min_size=1, max_size=32).filter(  # 4 bytes each at most
+    lambda name: name == name.strip()
+)
 acls = st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True)
 sources = st.sampled_from(
     ["192.0.2.7", "192.0.2.0/24", "192.0.0.0/16", "10.0.0.0/8", "2001:db8::1", "2001:db8::/48"]

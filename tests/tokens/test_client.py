@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from tests.support.redis import RedisServer
+from tokens import issue
 from tokens.client import StoreFacts, StoreFault, connect, describe_store
 
 
@@ -73,3 +74,27 @@ def test_what_redis_says_is_passed_on(redis_server: RedisServer) -> None:
         connect(f"unix://{redis_server.socket}") as client,
     ):
         client.execute_command("NOSUCH")
+
+
+@pytest.mark.parametrize("command", ["HELLO", "AUTH"])
+def test_a_server_that_echoes_is_not_repeated(
+    start_redis: Callable[..., RedisServer], command: str
+) -> None:
+    """A server without HELLO or AUTH sends our password back in its refusal; it ends there."""
+    server = start_redis("--rename-command", command, "")
+    with contextlib.suppress(StoreFault):
+        describe_store(f"unix://:our-secret@{server.socket}")
+    with pytest.raises(StoreFault) as caught, connect(f"unix://:our-secret@{server.socket}") as one:
+        one.execute_command(command, "our-secret")
+    assert "our-secret" not in str(caught.value)
+
+
+def test_an_issuers_client_puts_no_password_into_hello(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    """An issuer's exception has no password either, when the server is too old for HELLO."""
+    server = start_redis("--rename-command", "HELLO", "")
+    with server.client() as client:
+        client.config_set("requirepass", "our-secret")
+    with issue.connect(f"unix://:our-secret@{server.socket}") as issuer:
+        assert issuer.ping()

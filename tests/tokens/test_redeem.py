@@ -249,6 +249,13 @@ def test_half_a_tombstone_is_bad(redeemer: Redeemer, value: bytes) -> None:
     assert redeemer.redeem_one(Ask(redeemer.put(value))) == Answer("bad_record")
 
 
+def test_a_huge_tombstone_is_bad(redeemer: Redeemer) -> None:
+    """What an issuer wrote to look like a tombstone is not searched by the megabyte."""
+    small = b"consumed c0ffee.1 1 192.0.2.7 " + b"x" * 4096
+    assert redeemer.redeem_one(Ask(redeemer.put(small))).code == "replayed"
+    assert redeemer.redeem_one(Ask(redeemer.put(small + b"x" * 4096))) == Answer("bad_record")
+
+
 def test_an_answer_must_fit(redeemer: Redeemer) -> None:
     """User and groups, with their commas, may take exactly the room that the ACK has."""
     raw = with_fields('"groups":["staff","ops"]')
