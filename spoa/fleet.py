@@ -5,10 +5,11 @@ reference or number, replaced whole, so a reader sees the old or the new one.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from spoa.counters import Counters
+from spoa.listen import Listener
 
 # A worker's loop beats every second. Ten missed beats are no load, they are a stuck loop: with
 # every bound at its limit a turn takes well below a second.
@@ -20,6 +21,7 @@ class Fleet:
     """The workers: which run, since when, and how often one was started again."""
 
     counters: Counters
+    listeners: Sequence[Listener] = ()
     started: list[float | None] = field(init=False)
     restarts: int = 0
     is_draining: bool = False
@@ -65,6 +67,8 @@ class Fleet:
         ]
         if not fresh:
             return f"none of {self.counters.workers} workers is serving"
+        if faults := [fault for listener in self.listeners if (fault := listener.fault())]:
+            return faults[0]
         if any(self.counters.is_store_up(index) for index in fresh):
             return None
         return self.store_fault() or "no worker can use the store"

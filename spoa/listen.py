@@ -3,6 +3,7 @@
 import errno
 import grp
 import os
+import pwd
 import socket
 import stat
 from dataclasses import dataclass
@@ -31,11 +32,17 @@ class Listener:
     socket: socket.socket
     file: tuple[int, int] | None = None
 
+    def fault(self) -> str | None:
+        """Say why nobody can connect any more although we listen, or None."""
+        if not isinstance(self.endpoint, UnixEndpoint) or _file(self.endpoint.path) == self.file:
+            return None
+        return f"{self.endpoint} was removed or replaced: restart to bind it again"
+
     def close(self) -> None:
         """Close, and remove the file unless somebody has put another there meanwhile."""
         if self.socket.fileno() < 0:
             return
-        if isinstance(self.endpoint, UnixEndpoint) and _file(self.endpoint.path) == self.file:
+        if isinstance(self.endpoint, UnixEndpoint) and not self.fault():
             Path(self.endpoint.path).unlink(missing_ok=True)
         self.socket.close()
 
@@ -73,15 +80,61 @@ def _bind_unix(endpoint: UnixEndpoint, group: str | None) -> Listener:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(endpoint.path)
-        # Nobody can connect before listen(): the file has its owner and mode by then.
-        if group is not None:
-            os.chown(endpoint.path, -1, grp.getgrnam(group).gr_gid)
-        Path(endpoint.path).chmod(SOCKET_MODE)
-        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
-    return Listener(endpoint, listener, _file(endpoint.path))
+    bound = Listener(endpoint, listener, _file(endpoint.path))
+    try:
+        # Nobody can connect before listen(): the file has its owner and mode by then.
+        admit(group, Path(endpoint.path), SOCKET_MODE)
+        listener.listen(BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def admit(group: str | None, path: Path, mode: int) -> None:
+    """Give what we made to `group`, with this mode. Raises OSError."""
+    if group is not None:
+        _give(path, group)
+    path.chmod(mode)
+
+
+def _give(path: Path, group: str) -> None:
+    gid = grp.getgrnam(group).gr_gid
+    try:
+        os.chown(path, -1, gid)
+    except PermissionError as error:
+        if gid in {os.getegid(), *os.getgroups()}:
+            raise
+        user = _user()
+        reason = (
+            f"user {user} is no member of group {group!r} (listen.group): "
+            f"`usermod -aG {group} {user}`, then log in again"
+        )
+        raise PermissionError(error.errno, reason) from None
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def find_closed_door(path: Path, group: str) -> Path | None:
+    """Return the outermost directory on the way to `path` that `group` cannot pass, by its mode."""
+    gid = grp.getgrnam(group).gr_gid
+    for directory in reversed(path.resolve().parents):
+        try:
+            found = directory.stat()
+        except OSError:
+            return directory
+        # The first class that fits decides: a member of its group is never one of the others.
+        if not found.st_mode & (stat.S_IXGRP if found.st_gid == gid else stat.S_IXOTH):
+            return directory
+    return None
 
 
 def _remove_stale(path: str) -> None:
@@ -106,6 +159,6 @@ def is_answered(path: str) -> bool:
 def _file(path: str) -> tuple[int, int] | None:
     try:
         found = Path(path).lstat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 BINARIES = ("valkey-server", "redis-server")
 
@@ -22,6 +23,11 @@ BOOT_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 PING_TIMEOUT_S = 1.0
 _POLL_S = 0.02
+
+# Room for many crash reports. A server that dies again and again must not fill the disk, and not
+# bury the report of its first death either.
+MAX_LOG_BYTES = 1024 * 1024
+_LAST_WORDS_BYTES = 1024
 
 # Append-only, not snapshots: a revocation must survive a crash of Redis although the sessions it
 # ended survive too, and a snapshot forgets the last minute. Flushed every second: flushing each
@@ -64,27 +70,39 @@ class Embedded:
     def __init__(self, directory: Path, unix_socket: Path) -> None:
         self._directory = directory
         self._socket = unix_socket
-        self._log = directory / "redis.log"
+        self.log = directory / "redis.log"
+        self._log_start = 0
         self._lock: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the server; it answers a little later. Raises EmbeddedError."""
         binary = find_binary()
-        if self._lock is None:
+        # Anew at each start: somebody may have removed the directory, and the lock with it.
+        self._release()
+        try:
             self._lock = self._take_directory()
-        self._process = self._spawn(binary, self._lock)
+            self._process = self._spawn(binary, self._lock)
+        except OSError as error:
+            what = f"{error.filename} cannot be used" if error.filename else "no process for it"
+            raise EmbeddedError(
+                f"the private Redis cannot start: {what}: {error.strerror}"
+            ) from None
 
     def wait(self) -> None:
         """Wait until the server answers. Raises EmbeddedError when it does not."""
         deadline = time.monotonic() + BOOT_TIMEOUT_S
         while not ping(self._socket):
             if self.is_dead:
-                raise EmbeddedError(f"the private Redis ended at once: {self._last_words()}")
+                raise EmbeddedError(
+                    f"the private Redis ended at once with exit code {self.exit_code}: "
+                    f"{self.last_words() or 'it wrote nothing, is the disk full?'} "
+                    f"(see {self.log})"
+                )
             if time.monotonic() > deadline:
                 raise EmbeddedError(
                     f"the private Redis did not answer within {BOOT_TIMEOUT_S:.0f} s; "
-                    f"see {self._log}"
+                    f"see {self.log}"
                 )
             time.sleep(_POLL_S)
 
@@ -96,6 +114,22 @@ class Embedded:
     def is_dead(self) -> bool:
         """Tell whether a server was started and has ended. Reaps it."""
         return self._process is not None and self._process.poll() is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the last server ended: its status, negative for a signal; None while it runs."""
+        return self._process.returncode if self._process else None
+
+    def last_words(self) -> str:
+        """Return the last line that the last server wrote to its log; "" if there is none."""
+        try:
+            with self.log.open("rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                log.seek(max(self._log_start, end - _LAST_WORDS_BYTES))
+                words = log.read(_LAST_WORDS_BYTES).decode(errors="replace")
+        except OSError:
+            return ""
+        return words.strip().rpartition("\n")[2]
 
     def fault(self) -> str | None:
         """Say what is wrong with the server, or None when it answers."""
@@ -110,6 +144,9 @@ class Embedded:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._release()
+
+    def _release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -119,11 +156,8 @@ class Embedded:
 
         The server inherits the lock, so it is held until the last of both has ended.
         """
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise EmbeddedError(f"{self._directory} cannot be used: {error.strerror}") from None
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + PING_TIMEOUT_S
         while not _is_locked(lock):
             if time.monotonic() > deadline:
@@ -134,7 +168,8 @@ class Embedded:
 
     def _spawn(self, binary: str, lock: int) -> "subprocess.Popen[bytes]":
         config = _CONFIG.format(socket=_quoted(self._socket), directory=_quoted(self._directory))
-        with self._log.open("wb") as log:
+        with self._open_log() as log:
+            self._log_start = log.tell()
             process = subprocess.Popen(  # noqa: S603 - the binary comes from PATH, no shell
                 [
                     *(sys.executable, "-I", "-S", "-c", _EXEC),
@@ -152,9 +187,14 @@ class Embedded:
             process.stdin.write(config.encode())
         return process
 
-    def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"status {self._process and self._process.returncode}"
+    def _open_log(self) -> BinaryIO:
+        """Go on with the log: the report of a crash must outlive the restart after it."""
+        log = self.log.open("ab")
+        if log.tell() <= MAX_LOG_BYTES:
+            return log
+        log.close()
+        self.log.replace(self.log.with_name("redis.log.1"))
+        return self.log.open("ab")
 
 
 def ping(unix_socket: Path, timeout_s: float = PING_TIMEOUT_S) -> bool:

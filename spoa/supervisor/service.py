@@ -1,19 +1,21 @@
 """`kat serve`, from an empty machine to a running supervisor and back."""
 
-import grp
 import os
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from spoa.config.endpoint import parse_tcp
+from spoa.config.endpoint import UnixEndpoint, parse_tcp
 from spoa.config.model import Config
 from spoa.counters import Counters
 from spoa.fleet import Fleet
-from spoa.listen import Listener, ListenError, bind
+from spoa.listen import Listener, ListenError, admit, bind, find_closed_door
 from spoa.log import fields, log
 from spoa.supervisor.embedded import Embedded
 from spoa.supervisor.health import HealthServer
+from spoa.supervisor.signals import IGNORED_SIGNALS
 from spoa.supervisor.supervisor import Supervisor
 from spoa.worker.worker import Order, run
 
@@ -24,12 +26,17 @@ def serve(config: Config, run: Callable[[Order], None] = run) -> int:
     Raises ListenError or EmbeddedError when it cannot start.
     """
     os.umask(0o077)
+    # From the first moment to the last: the supervisor hears them only while it watches.
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # A core file would hold tokens.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with ExitStack() as stack:
+        # First of all: the private Redis would make their common parents for itself alone.
+        _make_run_dir(config)
         redis = stack.enter_context(_embedded(config)) if config.store.is_embedded else None
         listeners = stack.enter_context(_listeners(config))
-        fleet = Fleet(Counters(list(config.acl), config.workers))
+        fleet = Fleet(Counters(list(config.acl), config.workers), listeners)
         if redis:
             fleet.store_fault = redis.fault
         stack.enter_context(_health(config, fleet))
@@ -51,12 +58,12 @@ def _embedded(config: Config) -> Iterator[Embedded]:
 @contextmanager
 def _listeners(config: Config) -> Iterator[list[Listener]]:
     """Bind before any worker runs: HAProxy can connect from the first moment, and waits."""
-    _make_run_dir(config)
     bound: list[Listener] = []
     try:
         for endpoint in config.shared_endpoints:
             bound.append(bind(endpoint, config.listen.group))
             log.info("listening", extra=fields(spop=str(endpoint)))
+        _warn_of_closed_doors(config)
         yield bound
     finally:
         for listener in bound:
@@ -64,16 +71,41 @@ def _listeners(config: Config) -> Iterator[list[Listener]]:
 
 
 def _make_run_dir(config: Config) -> None:
-    """Make the sockets' directory: only we write to it, HAProxy's group may pass."""
+    """Make the sockets' directory: only we write to it, HAProxy's group may pass and look."""
     try:
-        config.run_dir.mkdir(parents=True)
-    except FileExistsError:
-        return
+        if config.run_dir.exists():
+            return
+        for parent in reversed(config.run_dir.parents):
+            if not parent.exists():
+                _make_directory(parent, config.listen.group, 0o710)
+        _make_directory(config.run_dir, config.listen.group, 0o750)
     except OSError as error:
         raise ListenError(f"{config.run_dir} cannot be made: {error.strerror}") from None
-    if config.listen.group is not None:
-        os.chown(config.run_dir, -1, grp.getgrnam(config.listen.group).gr_gid)
-        config.run_dir.chmod(0o750)
+
+
+def _make_directory(path: Path, group: str | None, mode: int) -> None:
+    """Make one directory, or none: half made it would be taken for ready the next time."""
+    path.mkdir(0o700)
+    if group is None:
+        return
+    try:
+        admit(group, path, mode)
+    except OSError:
+        path.rmdir()
+        raise
+
+
+def _warn_of_closed_doors(config: Config) -> None:
+    """Name directories that the group cannot pass. Only a warning: HAProxy may be in by an ACL."""
+    group = config.listen.group
+    for endpoint in (*config.shared_endpoints, *config.own_endpoints(0)):
+        if group is None or not isinstance(endpoint, UnixEndpoint):
+            continue
+        if door := find_closed_door(Path(endpoint.path), group):
+            log.warning(
+                "the group cannot reach the socket: this directory does not let it pass",
+                extra=fields(group=group, dir=str(door), socket=endpoint.path),
+            )
 
 
 @contextmanager

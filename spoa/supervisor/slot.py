@@ -1,7 +1,6 @@
 """One worker's place: a process now, another one after it died."""
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from spoa.supervisor.child import begin
+from spoa.supervisor.signals import withheld
 from spoa.worker.worker import BOOT_FAILURE
 
 if TYPE_CHECKING:
@@ -66,10 +66,8 @@ class Slot(Generic[T]):
             target=begin,
             args=(self._run, self._order, os.getpid()),
         )
-        # The child inherits the mask and lifts it once it ignores SIGINT; see child.py.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with withheld():
+            process.start()
         self.process = process
         self.restarts.started()
 

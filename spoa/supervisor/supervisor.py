@@ -7,8 +7,7 @@ or a restart is due.
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import connection, resource_tracker
 
 from spoa.config.model import Config
@@ -17,6 +16,7 @@ from spoa.listen import Listener
 from spoa.log import fields, log
 from spoa.supervisor.embedded import Embedded, EmbeddedError
 from spoa.supervisor.notify import notify
+from spoa.supervisor.signals import IGNORED_SIGNALS, STOP_SIGNALS, heard, withheld
 from spoa.supervisor.slot import Restarts, Slot
 from spoa.worker.worker import BOOT_FAILURE, Order
 
@@ -25,8 +25,6 @@ KILL_GRACE_S = 2.0
 
 # How often to look, while booting, whether every worker serves. Afterwards nothing is polled.
 BOOT_POLL_S = 0.05
-
-STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class Supervisor:
@@ -53,10 +51,11 @@ class Supervisor:
         self._is_announced = False
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT (0), or until no worker can boot (BOOT_FAILURE)."""
+        """Work until one of STOP_SIGNALS (0), or until no worker can boot (BOOT_FAILURE)."""
         # Started lazily, it would unblock the SIGINT that a Slot blocks while it starts a worker.
-        resource_tracker.ensure_running()
-        with _signals() as wakeup:
+        with withheld():
+            resource_tracker.ensure_running()
+        with heard() as wakeup:
             try:
                 return self._watch(wakeup)
             finally:
@@ -70,6 +69,7 @@ class Supervisor:
             if signals & STOP_SIGNALS:
                 self._drain(wakeup)
                 return 0
+            _decline(signals & IGNORED_SIGNALS)
             self._bury_dead()
             if not self._fleet.serving and all(slot.is_hopeless for slot in self._slots):
                 log.error("no worker can start")
@@ -91,6 +91,8 @@ class Supervisor:
         except EmbeddedError as error:
             log.error("the private Redis cannot be restarted", extra=fields(error=str(error)))
             self._redis_restarts.died()
+        else:
+            log.info("private Redis restarted", extra=fields(pid=redis.pid))
 
     def _announce(self) -> None:
         """Say once that every worker serves."""
@@ -113,7 +115,14 @@ class Supervisor:
 
     def _bury_dead(self) -> None:
         if self._redis and self._redis_restarts.due_s is None and self._redis.is_dead:
-            log.error("the private Redis died")
+            log.error(
+                "the private Redis died",
+                extra=fields(
+                    exit=self._redis.exit_code,
+                    said=self._redis.last_words(),
+                    log=str(self._redis.log),
+                ),
+            )
             self._redis_restarts.died()
         for slot in self._slots:
             if slot.process and not slot.process.is_alive():
@@ -162,22 +171,9 @@ class Supervisor:
                 slot.bury(has_served=True)
 
 
-@contextmanager
-def _signals() -> Iterator[socket.socket]:
-    """Turn signals into bytes on a socket, so that they end a wait instead of a system call."""
-    receiver, sender = socket.socketpair()
-    for end in (receiver, sender):
-        end.setblocking(False)  # noqa: FBT003 - the socket module's way
-    # SIGCHLD: the private Redis is no multiprocessing.Process, this is how its death is seen.
-    before = {
-        number: signal.signal(number, lambda *_: None) for number in (*STOP_SIGNALS, signal.SIGCHLD)
-    }
-    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    try:
-        yield receiver
-    finally:
-        signal.set_wakeup_fd(previous)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        receiver.close()
-        sender.close()
+def _decline(signals: set[int]) -> None:
+    for number in signals:
+        log.warning(
+            "signal ignored: configuration is read at start, restart to change it",
+            extra=fields(signal=signal.Signals(number).name),
+        )

@@ -1,6 +1,7 @@
 """The private Redis: private, and gone when it should be."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -11,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from spoa.supervisor.embedded import BINARIES, Embedded, EmbeddedError, find_binary, ping
+from spoa.supervisor.embedded import (
+    BINARIES,
+    MAX_LOG_BYTES,
+    Embedded,
+    EmbeddedError,
+    find_binary,
+    ping,
+)
 from tests.support.eventually import eventually
 
 
@@ -136,8 +144,65 @@ def test_a_server_that_cannot_start_is_quoted(make: Callable[[], Embedded], plac
     (directory / "appendonlydir" / "appendonly.aof.manifest").write_text("rubbish\n")
     redis = make()
     redis.start()
-    with pytest.raises(EmbeddedError, match=r"the private Redis ended at once: .*manifest"):
+    with pytest.raises(EmbeddedError, match=r"ended at once with exit code 1: .*manifest"):
         redis.wait()
+
+
+def test_a_silent_end_is_explained(make: Callable[[], Embedded], place: Path) -> None:
+    """If nothing is in the log: the exit code, a guess and the path are named."""
+    directory = _directory(place)
+    directory.mkdir()
+    (directory / "redis.log").symlink_to("/dev/null")
+    (directory / "appendonlydir").touch()
+    redis = make()
+    redis.start()
+    with pytest.raises(EmbeddedError, match=r"exit code 1: .*is the disk full.*redis\.log"):
+        redis.wait()
+
+
+def test_a_removed_directory_is_made_again(redis: Embedded, place: Path) -> None:
+    """A server can be restarted although its directory is gone, and the directory is locked."""
+    assert redis.pid
+    shutil.rmtree(_directory(place))
+    os.kill(redis.pid, signal.SIGKILL)
+    eventually(lambda: redis.is_dead, "the server's death")
+    redis.start()
+    redis.wait()
+    with pytest.raises(EmbeddedError, match="in use by another `kat serve`"):
+        Embedded(_directory(place), _directory(place) / "s").start()
+
+
+def test_the_log_outlives_a_restart(redis: Embedded) -> None:
+    """What a server wrote before its death stays, and is not taken for its successor's words."""
+    assert redis.pid
+    os.kill(redis.pid, signal.SIGKILL)
+    eventually(lambda: redis.is_dead, "the server's death")
+    assert redis.exit_code == -signal.SIGKILL
+    assert "eady to accept connections" in redis.last_words()
+    before = redis.log.read_text()
+    redis.start()
+    redis.wait()
+    assert redis.log.read_text().startswith(before)
+    assert len(redis.log.read_text()) > len(before)
+
+
+def test_the_log_is_bounded(make: Callable[[], Embedded], place: Path) -> None:
+    """A log above its limit is put aside at the next start."""
+    directory = _directory(place)
+    directory.mkdir()
+    (directory / "redis.log").write_bytes(b"x" * (MAX_LOG_BYTES + 1))
+    redis = make()
+    redis.start()
+    redis.wait()
+    assert (directory / "redis.log.1").stat().st_size == MAX_LOG_BYTES + 1
+    assert redis.log.stat().st_size < MAX_LOG_BYTES
+
+
+def test_a_log_that_cannot_be_written_is_named(make: Callable[[], Embedded], place: Path) -> None:
+    """A directory in the log's place is an operator's mistake."""
+    (_directory(place) / "redis.log").mkdir(parents=True)
+    with pytest.raises(EmbeddedError, match=r"redis\.log cannot be used: Is a directory"):
+        make().start()
 
 
 def test_a_missing_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 """When the agent calls itself alive, and when ready."""
 
 import time
+from pathlib import Path
 
 import pytest
 
+from spoa.config.endpoint import UnixEndpoint
 from spoa.counters import Counters
 from spoa.fleet import STALE_AFTER_S, Fleet
+from spoa.listen import bind
 
 
 @pytest.fixture
@@ -71,6 +74,16 @@ def test_a_worker_that_never_beats_is_stuck(fleet: Fleet) -> None:
     fleet.started[0] = _stale()
     fleet.counters.forget(0)
     assert fleet.why_not_alive() == "no heartbeat for 10 s from worker 0"
+
+
+def test_a_socket_that_is_gone_is_named(fleet: Fleet, place: Path) -> None:
+    """Workers that nobody can reach are not ready."""
+    listener = bind(UnixEndpoint(str(place / "s")))
+    fleet.listeners = [listener]
+    assert fleet.why_not_ready() is None
+    (place / "s").unlink()
+    assert fleet.why_not_ready() == listener.fault()
+    listener.close()
 
 
 def test_nothing_new_while_shutting_down(fleet: Fleet) -> None:

@@ -1,5 +1,7 @@
 """Binding, and leaving others' sockets alone."""
 
+import errno
+import grp
 import os
 import socket
 import stat
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spoa.config.endpoint import TcpEndpoint, UnixEndpoint
-from spoa.listen import ListenError, bind, is_answered
+from spoa.listen import ListenError, bind, find_closed_door, is_answered
 
 
 def test_only_owner_and_group_can_connect(place: Path) -> None:
@@ -76,6 +78,64 @@ def test_a_directory_that_is_not_there_is_named(place: Path) -> None:
     """The sentence holds the path and the reason."""
     with pytest.raises(ListenError, match="none/s cannot be bound: No such file or directory"):
         bind(UnixEndpoint(str(place / "none" / "s")))
+
+
+def test_a_removed_or_replaced_socket_is_a_fault(place: Path) -> None:
+    """A listener knows whether clients still find it by its path."""
+    listener = bind(UnixEndpoint(str(place / "s")))
+    assert listener.fault() is None
+    (place / "s").unlink()
+    gone = listener.fault()
+    assert gone == f"unix:{place}/s was removed or replaced: restart to bind it again"
+    (place / "s").touch()
+    assert listener.fault() == gone
+    listener.close()
+    assert (place / "s").exists()
+
+
+def test_a_stranger_to_the_group_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not give the socket to the group learns who must join which, and nothing stays."""
+    monkeypatch.setattr("os.chown", _refuse)
+    monkeypatch.setattr("os.getgroups", list)
+    with pytest.raises(ListenError, match=r"user \S+ is no member of group 'daemon'.*usermod -aG"):
+        bind(UnixEndpoint(str(place / "s")), "daemon")
+    assert not (place / "s").exists()
+
+
+def test_a_member_of_the_group_is_not_told_to_join(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else forbids it is reported as it is."""
+    monkeypatch.setattr("os.chown", _refuse)
+    monkeypatch.setattr("os.getgroups", lambda: [grp.getgrnam("daemon").gr_gid])
+    with pytest.raises(ListenError, match="cannot be bound: Operation not permitted"):
+        bind(UnixEndpoint(str(place / "s")), "daemon")
+
+
+def _refuse(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "verdict"),
+    [
+        (0o700, "other", "closed"),
+        (0o710, "other", "closed"),
+        (0o701, "other", "open"),
+        (0o710, "same", "open"),
+        (0o701, "same", "closed"),
+    ],
+)
+def test_a_closed_door_is_found(place: Path, mode: int, owner: str, verdict: str) -> None:
+    """A group passes its own directory by the group's bit, any other by the bit of others."""
+    inner = place / "inner"
+    inner.mkdir()
+    place.chmod(0o711)
+    mine = inner.stat().st_gid
+    group = next(one for one in grp.getgrall() if (one.gr_gid == mine) == (owner == "same"))
+    inner.chmod(mode)
+    found = find_closed_door(inner / "s", group.gr_name)
+    assert found == (inner if verdict == "closed" else None)
 
 
 def test_tcp_can_be_bound_once() -> None:

@@ -1,8 +1,11 @@
 """A real supervisor over stand-in workers: it starts, restarts and drains them."""
 
+import grp
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -129,6 +132,30 @@ def test_ctrl_c_reaches_the_supervisor_alone(start: Start) -> None:
     assert not running.has_said("worker died")
 
 
+def test_sigquit_ends_everything(start: Start) -> None:
+    """Ctrl-Backslash drains as Ctrl-C does."""
+    running = start()
+    running.wait_ready()
+    os.killpg(running.process.pid, signal.SIGQUIT)
+    assert running.process.wait(EXIT_DEADLINE_S) == 0
+    assert not running.has_said("worker died")
+    assert not running.socket.exists()
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_without_meaning_changes_nothing(start: Start, name: str) -> None:
+    """Who sends one to all our processes is told what to do instead; the worker lives on."""
+    running = start()
+    running.wait_ready()
+    before = running.ask()
+    os.killpg(running.process.pid, signal.Signals[name])
+    eventually(lambda: running.has_said(f"signal={name}"), "the answer")
+    assert running.has_said("restart to change it")
+    assert running.ask() == before
+    assert running.stop() == 0
+    assert not running.has_said("worker died")
+
+
 def test_a_dead_worker_is_replaced(start: Start) -> None:
     """A worker killed with SIGKILL is started again at once, counted, and the counts go on."""
     running = start()
@@ -152,6 +179,41 @@ def test_health_follows_the_workers(start: Start) -> None:
     running.wait_ready()
     assert running.http("/livez") == (200, "ok\n")
     assert running.http("/readyz") == (200, "ok\n")
+
+
+def test_readiness_sees_that_the_socket_is_gone(start: Start) -> None:
+    """A run directory removed under us makes us unready, and says what to do."""
+    running = start()
+    running.wait_ready()
+    shutil.rmtree(running.place / "run")
+    status, why = running.http("/readyz")
+    assert status == 503
+    assert "spoa.sock was removed or replaced: restart" in why
+    assert running.stop() == 0
+
+
+def test_the_group_may_pass_what_we_make(start: Start, place: Path) -> None:
+    """Every directory that is made for the socket lets the group pass; no other is changed."""
+    group = grp.getgrgid(os.getegid()).gr_name
+    running = start(KAT_STATE_DIR=str(place / "a" / "b"), KAT_LISTEN__GROUP=group)
+    running.wait_ready()
+    modes = [stat.S_IMODE((place / one).stat().st_mode) for one in ("", "a", "a/b", "a/b/run")]
+    assert modes == [0o700, 0o710, 0o710, 0o750]
+    assert running.has_said(f'does not let it pass" group={group} dir={place} ')
+    assert running.stop() == 0
+
+
+def test_the_private_redis_leaves_the_way_open(start: Start, place: Path) -> None:
+    """The state directory is made for the socket too, although Redis starts first."""
+    place.chmod(0o711)
+    group = grp.getgrgid(os.getegid()).gr_name
+    running = start(
+        KAT_STATE_DIR=str(place / "a"), KAT_LISTEN__GROUP=group, KAT_STORE__URL="embedded"
+    )
+    running.wait_ready()
+    assert not running.has_said("does not let it pass")
+    assert stat.S_IMODE((place / "a" / "redis").stat().st_mode) == 0o700
+    assert running.stop() == 0
 
 
 @pytest.mark.parametrize("how", ["boot-failure", "dies-at-boot"])
@@ -224,6 +286,10 @@ def test_the_private_redis_is_restarted_and_goes_last(start: Start) -> None:
     pid = int(running.log.read_text().partition('started" pid=')[2].split()[0])
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: running.has_said("the private Redis died"), "the report")
+    report = running.log.read_text().partition("the private Redis died")[2].partition("\n")[0]
+    assert "exit=-9" in report
+    assert "eady to accept connections" in report
+    assert f"log={running.place}/redis/redis.log" in report
 
     def answers() -> bool:
         with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
@@ -235,6 +301,22 @@ def test_the_private_redis_is_restarted_and_goes_last(start: Start) -> None:
     eventually(answers, "the new Redis")
     assert running.stop() == 0
     assert not answers()
+
+
+def test_a_redis_that_cannot_be_restarted_ends_nothing(start: Start) -> None:
+    """The restart is tried until the obstacle has gone; the supervisor goes on meanwhile."""
+    running = start(KAT_STORE__URL="embedded")
+    running.wait_ready()
+    pid = int(running.log.read_text().partition('started" pid=')[2].split()[0])
+    directory = running.place / "redis"
+    shutil.rmtree(directory)
+    directory.touch()
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: running.has_said("redis cannot be used: File exists"), "the complaint")
+    assert running.ask()
+    directory.unlink()
+    eventually(lambda: running.has_said("private Redis restarted"), "the restart")
+    assert running.stop() == 0
 
 
 def test_systemd_is_told(start: Start, place: Path) -> None:
