@@ -10,7 +10,12 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 TIMEOUT_S = 2.0
@@ -24,6 +29,10 @@ class StoreFault(Exception):
     """Redis cannot be used. The message is a sentence, and holds no secret."""
 
 
+class StoreUnreachable(StoreFault):
+    """No Redis was there to refuse anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
     """What a Redis says of itself."""
@@ -34,6 +43,10 @@ class StoreFacts:
     eviction: str
     is_open: bool
     """Whether it let us in over TCP without a password."""
+    is_full: bool
+    """Whether it has reached its maxmemory, and refuses to store more."""
+    refusal: str
+    """Why it takes no commands just now: it is loading, or its disk is full. Mostly empty."""
 
     def faults(self) -> list[str]:
         """Say why tokens would not be safe in this Redis, or not consumable at all."""
@@ -47,6 +60,10 @@ class StoreFacts:
                 f"maxmemory-policy is {self.eviction}: an evicted tombstone makes a consumed "
                 "token whole again; set noeviction"
             )
+        if self.is_full:
+            faults.append("it is full: used_memory has reached maxmemory; raise maxmemory")
+        if self.refusal:
+            faults.append(f"it takes no commands: {self.refusal}")
         return faults
 
 
@@ -64,7 +81,7 @@ def connect(url: str) -> Iterator[redis.Redis]:
         yield client
     except redis.RedisError as error:
         # Not chained: the sentence says all, and the URL behind it may hold a password.
-        raise StoreFault(_sentence(url, error)) from None
+        raise _fault(error)(_sentence(url, error)) from None
     finally:
         client.close()
 
@@ -79,7 +96,35 @@ def describe_store(url: str) -> StoreFacts:
             role=str(info.get("role", "unknown")),
             eviction=str(info.get("maxmemory_policy", "unknown")),
             is_open=urlsplit(url).scheme == "redis" and "@" not in url,
+            is_full=0 < _number(info, "maxmemory") <= _number(info, "used_memory"),
+            refusal=_refusal(client),
         )
+
+
+def _number(info: dict[str, object], name: str) -> int:
+    value = info.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _refusal(client: redis.Redis) -> str:
+    """Ask for a PONG. Redis refuses it for what makes it refuse writes: MISCONF and the like.
+
+    The server's own verdict, and so more than INFO's rdb_last_bgsave_status tells: what that
+    leads to depends on `save`, `stop-writes-on-bgsave-error` and `appendonly`.
+    """
+    try:
+        client.ping()
+    except NoPermissionError:
+        return ""  # a user of the contract need not have PING
+    except (BusyLoadingError, ResponseError) as error:
+        return str(error)
+    return ""
+
+
+def _fault(error: redis.RedisError) -> type[StoreFault]:
+    is_answer = isinstance(error, AuthenticationError | BusyLoadingError)
+    is_away = isinstance(error, redis.ConnectionError | redis.TimeoutError) and not is_answer
+    return StoreUnreachable if is_away else StoreFault
 
 
 def _sentence(url: str, error: redis.RedisError) -> str:

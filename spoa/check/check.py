@@ -1,5 +1,6 @@
 """`kat check`: what would go wrong, said before it does."""
 
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from spoa.check.haproxyfile import HaproxyFacts, read_haproxy_files
+from spoa.check.places import closed_to, fault_of
 from spoa.check.probe import NoAgent, hello
 from spoa.config.endpoint import Endpoint, UnixEndpoint, parse_tcp
 from spoa.config.model import Config
@@ -37,14 +39,27 @@ class Finding:
 
 def findings(config: Config, haproxy_files: Iterable[Path]) -> Iterator[Finding]:
     """Look at everything that `config` names outside of itself."""
+    yield from _directories(config)
     yield from _store(config)
     yield from _sockets(config)
     if files := list(haproxy_files):
         yield from _haproxy(config, files)
 
 
+def _directories(config: Config) -> Iterator[Finding]:
+    keys = {"run_dir": config.run_dir}
+    if config.store.is_embedded:
+        keys = {"state_dir": config.redis_dir, **keys}
+    for key, directory in keys.items():
+        if fault := fault_of(directory):
+            yield Finding(Level.FAIL, key, fault)
+        else:
+            does = "can be written to" if directory.is_dir() else "is made by `kat serve`"
+            yield Finding(Level.OK, key, f"{directory} {does}")
+
+
 def _store(config: Config) -> Iterator[Finding]:
-    if config.store.is_embedded and not ping(config.redis_socket):
+    if config.store.is_embedded and not _is_started(config):
         yield _embedded()
         return
     try:
@@ -62,6 +77,26 @@ def _store(config: Config) -> Iterator[Finding]:
         yield Finding(Level.OK, "store", about)
 
 
+def _is_started(config: Config) -> bool:
+    """Tell whether a private Redis should be running, whether or not it does."""
+    if ping(config.redis_socket) or _is_locked(config.redis_dir / "lock"):
+        return True
+    answers = (_agent(endpoint) for endpoint in _every_endpoint(config))
+    return any(answer is not None and answer.level is Level.OK for answer in answers)
+
+
+def _is_locked(lock: Path) -> bool:
+    """Tell whether a `kat serve` or its Redis holds the state directory."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # held, or somebody else's: asking Redis will tell more
+    return False
+
+
 def _embedded() -> Finding:
     try:
         return Finding(Level.OK, "store", f"embedded, `kat serve` starts {find_binary()}")
@@ -72,6 +107,7 @@ def _embedded() -> Finding:
 def _sockets(config: Config) -> Iterator[Finding]:
     is_running = False
     for endpoint in _every_endpoint(config):
+        yield from _closed(endpoint, config.listen.group)
         if finding := _agent(endpoint):
             is_running = True
             yield finding
@@ -88,6 +124,15 @@ def _every_endpoint(config: Config) -> Iterator[Endpoint]:
         yield from config.own_endpoints(index)
 
 
+def _closed(endpoint: Endpoint, group: str | None) -> Iterator[Finding]:
+    """Find what keeps HAProxy's group from a socket that is meant for it."""
+    if group is None or not isinstance(endpoint, UnixEndpoint):
+        return
+    if directory := closed_to(group, endpoint.path):
+        sentence = f"the group {group} cannot reach {endpoint}: {directory} does not let it pass"
+        yield Finding(Level.FAIL, "listen", sentence)
+
+
 def _agent(endpoint: Endpoint) -> Finding | None:
     """Say hello to whoever listens there."""
     try:
@@ -102,21 +147,13 @@ def _agent(endpoint: Endpoint) -> Finding | None:
 def _bindable(subject: str, endpoint: Endpoint, config: Config) -> Finding:
     if isinstance(endpoint, UnixEndpoint):
         directory = Path(endpoint.path).parent
-        if directory == config.run_dir and not directory.exists():
-            return _makeable(directory)
+        if directory == config.run_dir and not os.path.lexists(directory):
+            return Finding(Level.OK, subject, f"{endpoint} is made by `kat serve`")
     try:
         bind(endpoint, config.listen.group).close()
     except ListenError as error:
         return Finding(Level.FAIL, subject, str(error))
     return Finding(Level.OK, subject, f"{endpoint} can be bound; no agent runs there")
-
-
-def _makeable(directory: Path) -> Finding:
-    """Judge a directory that `kat serve` would make. Not made here: it would be root's."""
-    above = next(parent for parent in directory.parents if parent.exists())
-    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
-        return Finding(Level.OK, "listen", f"`kat serve` makes {directory}")
-    return Finding(Level.FAIL, "listen", f"{directory} cannot be made: {above} is not writable")
 
 
 def _haproxy(config: Config, files: list[Path]) -> Iterator[Finding]:

@@ -15,7 +15,11 @@ def check(
         typer.Option(help="haproxy.cfg or an SPOE file to compare with; may be repeated."),
     ] = None,
 ) -> None:
-    """Check configuration, Redis and sockets; one line per finding, exit 1 if any says FAIL."""
+    """Say what would go wrong, before it does.
+
+    Looks at the configuration, Redis, the sockets and, when named, HAProxy's files: one line per
+    finding, exit 1 if any says FAIL.
+    """
     from spoa.check.check import Finding, Level, findings  # noqa: PLC0415 - see load_or_exit
     from spoa.config.file import ConfigError, load  # noqa: PLC0415
 

@@ -14,7 +14,10 @@ def inspect(
     *,
     show_secrets: Annotated[bool, typer.Option(help="Show tokens and cookies.")] = False,
 ) -> None:
-    """Print captured SPOP, raw bytes or a transcript, as a readable tree."""
+    """Print captured SPOP as a readable tree.
+
+    The capture is raw bytes or a transcript.
+    """
     try:
         # Here and not above: the agent's own extra does not install `construct`.
         from spoa.dissect.dissect import CaptureError, dissect  # noqa: PLC0415

@@ -31,7 +31,7 @@ def issue(
     """Issue one token and print it, and nothing else."""
     settings = load_or_exit(config)
 
-    from tokens.client import StoreFault, connect  # noqa: PLC0415 - see load_or_exit
+    from tokens.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415 - see load_or_exit
     from tokens.issue import Issuer, NotIssued  # noqa: PLC0415
 
     _warn_of_unknown(acl, settings)
@@ -53,8 +53,8 @@ def issue(
     except NotIssued as error:
         fail(str(error))
     except StoreFault as error:
-        hint = "; is `kat serve` running?" if settings.store.is_embedded else ""
-        fail(f"{error}{hint}")
+        is_away = isinstance(error, StoreUnreachable) and settings.store.is_embedded
+        fail(f"{error}; is `kat serve` running?" if is_away else str(error))
     if as_json:
         print(json.dumps({"token": issued.token, "kid": issued.kid, "ttl": issued.ttl_s}))
     else:

@@ -2,15 +2,19 @@
 
 import typer
 
-from spoa.cli.settings import ConfigFile, fail, load_or_exit
+from spoa.cli.settings import FAILURE, ConfigFile, fail, load_or_exit
 
 
 def serve(config: ConfigFile = None) -> None:
-    """Run the agent, with a private Redis unless store.url names another."""
+    """Run the agent.
+
+    With a private Redis, unless store.url names another.
+    """
     settings = load_or_exit(config)
 
+    from spoa.config.model import LogFormat  # noqa: PLC0415
     from spoa.listen import ListenError  # noqa: PLC0415
-    from spoa.log import configure  # noqa: PLC0415
+    from spoa.log import configure, log  # noqa: PLC0415
     from spoa.supervisor import service  # noqa: PLC0415 - see load_or_exit
     from spoa.supervisor.embedded import EmbeddedError  # noqa: PLC0415
 
@@ -18,4 +22,7 @@ def serve(config: ConfigFile = None) -> None:
     try:
         raise typer.Exit(service.serve(settings))
     except (ListenError, EmbeddedError) as error:
+        if settings.log.format is LogFormat.JSON:
+            log.error(str(error))
+            raise typer.Exit(FAILURE) from None
         fail(str(error))

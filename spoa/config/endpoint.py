@@ -48,7 +48,25 @@ def parse_endpoint(text: str) -> Endpoint:
     """Read `unix:/path` or `host:port`. Raises ValueError with a sentence."""
     if text.startswith("unix:"):
         return _parse_unix(text.removeprefix("unix:"))
-    return parse_tcp(text)
+    return _parse_tcp(text, "must be unix:/path, host:port or [ipv6]:port")
+
+
+def parse_tcp(text: str) -> TcpEndpoint:
+    """Read `host:port` or `[ipv6]:port`. Raises ValueError with a sentence."""
+    return _parse_tcp(text, "must be host:port or [ipv6]:port")
+
+
+def check_host(host: str) -> None:
+    """Refuse what no resolver takes. Raises ValueError with a sentence that does not quote it."""
+    try:
+        # As socket.getaddrinfo does it, where the fault would be an exception nobody expects.
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(
+            "is no host name: each part between dots must have 1 to 63 characters"
+        ) from None
+    if not host.isprintable() or " " in host:
+        raise ValueError("is no host name: it must be printable, without blanks")
 
 
 def _parse_unix(path: str) -> UnixEndpoint:
@@ -64,14 +82,14 @@ def _parse_unix(path: str) -> UnixEndpoint:
     return UnixEndpoint(path)
 
 
-def parse_tcp(text: str) -> TcpEndpoint:
-    """Read `host:port` or `[ipv6]:port`. Raises ValueError with a sentence."""
+def _parse_tcp(text: str, allowed: str) -> TcpEndpoint:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not colon or not host or not port.isascii() or not port.isdigit():
-        raise ValueError("must be unix:/path, host:port or [ipv6]:port")
+        raise ValueError(allowed)
     if ":" in host and not text.startswith("["):
         raise ValueError("an IPv6 address needs brackets: [::1]:9100")
     if int(port) > MAX_PORT:
         raise ValueError(f"port {port} is above {MAX_PORT}")
+    check_host(host)
     return TcpEndpoint(host, int(port))

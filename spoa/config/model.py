@@ -17,11 +17,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
     StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from spoa.config.endpoint import (
     MAX_UNIX_PATH_BYTES,
@@ -49,7 +53,12 @@ def _items(value: object) -> object:
 
 
 def _spop_address(text: str, info: ValidationInfo) -> str:
-    if isinstance(parse_endpoint(text), TcpEndpoint) and not info.data.get("insecure", True):
+    endpoint = parse_endpoint(text)
+    if not isinstance(endpoint, TcpEndpoint):
+        return text
+    if endpoint.port == 0:
+        raise ValueError("port 0 is any free port: HAProxy could not know which")
+    if not info.data.get("insecure", True):
         raise ValueError(
             "whoever reaches a TCP port can consume tokens and claim any client address: "
             "use unix:/path, or set listen.insecure = true"
@@ -65,7 +74,7 @@ def _absolute(path: Path) -> Path:
 
 class _Section(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
     )
 
 
@@ -77,11 +86,11 @@ class Listen(_Section):
     """Where HAProxy and Prometheus find the agent."""
 
     # Before `spop`, which it permits.
-    insecure: bool = Field(default=False, description="permits TCP without TLS")
+    insecure: StrictBool = Field(default=False, description="permits TCP without TLS")
     spop: Annotated[tuple[SpopAddress, ...], BeforeValidator(_items)] = ()
     group: str | None = None
     metrics: str = "127.0.0.1:9464"
-    workers: int = Field(default=0, ge=0, le=MAX_WORKERS)
+    workers: StrictInt = Field(default=0, ge=0, le=MAX_WORKERS)
 
     @field_validator("spop")
     @classmethod
@@ -115,8 +124,8 @@ class Store(_Section):
 
     url: str = Field(default=EMBEDDED, repr=False)
     prefix: str = Field(default="kat:", pattern=r"^[A-Za-z0-9:_.-]{1,32}$")
-    fence: bool = True
-    clock_skew_ms: int = Field(default=2000, ge=0, le=60_000)
+    fence: StrictBool = True
+    clock_skew_ms: StrictInt = Field(default=2000, ge=0, le=60_000)
 
     @field_validator("url")
     @classmethod
@@ -132,13 +141,13 @@ class Store(_Section):
 class Limits(_Section):
     """What one worker bears, and for how long it waits."""
 
-    deadline_ms: int = Field(default=80, ge=1, le=10_000)
-    in_flight: int = Field(default=4096, ge=1, le=1_000_000)
-    max_frame_bytes: int = Field(
+    deadline_ms: StrictInt = Field(default=80, ge=1, le=10_000)
+    in_flight: StrictInt = Field(default=4096, ge=1, le=1_000_000)
+    max_frame_bytes: StrictInt = Field(
         default=DEFAULT_MAX_FRAME_BYTES, ge=MIN_MAX_FRAME_BYTES, le=MAX_FRAME_BYTES
     )
-    handshake_timeout_s: float = Field(default=5.0, gt=0, le=60)
-    drain_s: float = Field(default=10.0, ge=0, le=300)
+    handshake_timeout_s: StrictFloat = Field(default=5.0, gt=0, le=60)
+    drain_s: StrictFloat = Field(default=10.0, ge=0, le=300)
 
 
 class Mode(StrEnum):
@@ -212,14 +221,22 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _paths_fit(self) -> Self:
-        sockets = [("run_dir", str(self.run_dir / "spoa.sock"))] if not self.listen.spop else []
-        if self.store.is_embedded:
-            sockets.append(("state_dir", str(self.redis_socket)))
+        sockets = [("state_dir", str(self.redis_socket))] if self.store.is_embedded else []
+        if not self.listen.spop:
+            is_inside = self.run_dir == self.state_dir / "run"
+            key = "state_dir" if is_inside else "run_dir"
+            sockets.append((key, str(self.run_dir / "spoa.sock")))
         for key, path in sockets:
-            if len(path.encode()) > MAX_UNIX_PATH_BYTES:
-                raise ValueError(
-                    f"{key} is too long: the socket {path} has {len(path.encode())} bytes, "
-                    f"{MAX_UNIX_PATH_BYTES} are allowed"
+            if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
+                raise PydanticCustomError(
+                    "path_too_long",
+                    "is too long: the socket {path} has {size} bytes, {limit} are allowed",
+                    {
+                        "key": key,
+                        "path": path,
+                        "size": len(os.fsencode(path)),
+                        "limit": MAX_UNIX_PATH_BYTES,
+                    },
                 )
         return self
 

@@ -1,10 +1,18 @@
 """How the configuration names a Redis. A URL may hold a password, so nothing here quotes one."""
 
 import re
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from spoa.config.endpoint import MAX_UNIX_PATH_BYTES, check_host
 
 EMBEDDED = "embedded"
 LATER_SCHEMES = ("rediss", "redis+sentinel", "redis+cluster")
+HIDDEN = "***"
+
+# A port that is no number is the password of a URL without its @.
+_TCP_PLACE = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?(/\d{0,4})?", re.ASCII)
+_UNIX_PLACE = re.compile(r"/[^#]*")
+_PLACES = {**dict.fromkeys(("redis", *LATER_SCHEMES), _TCP_PLACE), "unix": _UNIX_PLACE}
 
 
 def check_store_url(url: str) -> None:
@@ -19,6 +27,9 @@ def check_store_url(url: str) -> None:
             'must be "embedded", redis://[user:password@]host[:port][/db] '
             "or unix://[user:password@]/path[?db=0]"
         )
+    path = unquote(parts.path)
+    if not path.isprintable() or len(path.encode()) > MAX_UNIX_PATH_BYTES:
+        raise ValueError(f"has a path that is not printable, or longer than {MAX_UNIX_PATH_BYTES}")
     options = parse_qsl(parts.query, keep_blank_values=True)
     known = ("db",) if parts.scheme == "unix" else ()
     if parts.fragment or any(key not in known or not value.isdigit() for key, value in options):
@@ -27,13 +38,16 @@ def check_store_url(url: str) -> None:
         )
 
 
-def without_password(url: str) -> str:
-    """Make a store URL fit to be printed, be it ever so malformed."""
-    head, at, tail = url.rpartition("@")
-    scheme, slashes, _ = head.partition("//")
-    shown = f"{scheme}//***@{tail}" if slashes else f"***@{tail}"
+def without_password(value: object) -> str:
+    """Show the scheme and the place of a store URL; nothing of what is not understood as one."""
+    scheme, _, rest = str(value).partition("://")
+    secret, at, place = rest.rpartition("@")
     # What follows `?` may be a password too, to those who read redis-py's manual.
-    return (shown if at else url).partition("?")[0]
+    place = place.partition("?")[0]
+    known = _PLACES.get(scheme)
+    if not known or not known.fullmatch(place) or set("/?#") & set(secret):
+        return HIDDEN
+    return repr(f"{scheme}://{HIDDEN if at else ''}{at}{place}")
 
 
 def _split(url: str) -> SplitResult:
@@ -43,6 +57,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         # Not chained: urlsplit quotes what it could not read.
         raise ValueError("is no URL: its host or its port cannot be read") from None
+    check_host(unquote(parts.hostname or ""))
     return parts
 
 

@@ -7,13 +7,13 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
+
+from spoa.deathsig import dying_with_us
 
 BINARIES = ("valkey-server", "redis-server")
 
@@ -45,15 +45,6 @@ save ""
 appendonly yes
 appendfsync everysec
 maxmemory-policy noeviction
-"""
-
-# Becomes the server, after asking the kernel (PR_SET_PDEATHSIG = 1) to end it with its parent.
-# Not preexec_fn: that runs Python between fork and exec while other threads may hold locks.
-_EXEC = """\
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, int(sys.argv[2]))
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[3], [sys.argv[3], "-"])
 """
 
 
@@ -171,10 +162,7 @@ class Embedded:
         with self._open_log() as log:
             self._log_start = log.tell()
             process = subprocess.Popen(  # noqa: S603 - the binary comes from PATH, no shell
-                [
-                    *(sys.executable, "-I", "-S", "-c", _EXEC),
-                    *(str(os.getpid()), str(int(signal.SIGTERM)), binary),
-                ],
+                dying_with_us([binary, "-"]),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -222,7 +222,7 @@ def test_while_the_application_is_down_nobody_is_asked(
     """A token is not consumed for an application that HAProxy knows to be down."""
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % nobody_listens.getsockname()[1]
+        address = f"127.0.0.1:{nobody_listens.getsockname()[1]}"
         with staged(haproxy_binary, tmp_path, settings={"KAT_APP": address}) as stage:
             until(lambda: stage.ask(f"X-KAT: {TOKEN}").header("Retry-After") == "5")
             stage.agent.notifies.clear()

@@ -1,5 +1,8 @@
 """What `kat check` finds."""
 
+import fcntl
+import grp
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +65,83 @@ def test_an_embedded_store_that_is_not_running_is_no_fault(
     assert "apt install" in sentence
 
 
+def test_an_embedded_store_that_should_run_and_does_not_is_a_fault(place: Path) -> None:
+    """Where a `kat serve` holds the state directory, its Redis must answer."""
+    config = _config(place, "embedded")
+    config.redis_dir.mkdir(mode=0o700)
+    (config.redis_dir / "lock").touch()
+    assert _faults("store", config) == []
+    with (config.redis_dir / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        [sentence] = _faults("store", config)
+    assert (
+        sentence == f"Redis at {config.redis_socket} cannot be reached: No such file or directory"
+    )
+
+
+def test_an_agent_without_its_embedded_store_is_a_fault(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an agent answers, the private Redis must answer, whatever became of the lock."""
+    monkeypatch.setattr("spoa.check.check.hello", lambda _: 4096)
+    [sentence] = _faults("store", _config(place, "embedded"))
+    assert "cannot be reached" in sentence
+
+
+def test_an_embedded_store_that_refuses_is_a_fault(
+    place: Path, start_redis: Callable[..., RedisServer]
+) -> None:
+    """A private Redis that answers PING with an error is asked further, not taken for absent."""
+    server = start_redis()
+    with server.client() as client:
+        client.config_set("requirepass", "right-one")
+    config = _config(place, "embedded")
+    config.redis_dir.mkdir(mode=0o700)
+    config.redis_socket.symlink_to(server.socket)
+    with (config.redis_dir / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        [sentence] = _faults("store", config)
+    assert sentence.endswith("asks for a password")
+
+
+def test_a_directory_that_cannot_be_made_is_a_fault(place: Path) -> None:
+    """Where the private Redis and the sockets shall be must be, or can be made."""
+    assert _faults("state_dir", _config(place, "embedded")) == []
+    assert _faults("run_dir", _config(place, "embedded")) == []
+    (place / "file").touch()
+    bad = _config(place / "file/below", "embedded")
+    for key, directory in (("state_dir", bad.redis_dir), ("run_dir", bad.run_dir)):
+        assert _faults(key, bad) == [
+            f"{directory} cannot be made: {place}/file is not writable",
+        ]
+    in_the_way = _config(place, run_dir=place / "file")
+    assert _faults("run_dir", in_the_way) == [
+        f"{place}/file is no directory we can write to",
+    ]
+
+
+def test_a_directory_that_stops_haproxys_group_is_a_fault(place: Path) -> None:
+    """Every directory above a socket must let the group of `listen.group` pass."""
+    other = next(entry for entry in grp.getgrall() if entry.gr_gid != os.getgid())
+    listen = Listen(spop=(f"unix:{place}/a/b/s",), group=other.gr_name, metrics="", workers=1)
+    config = _config(place, listen=listen)
+    (place / "a/b").mkdir(parents=True)
+    for directory, mode in ((place, 0o755), (place / "a", 0o755), (place / "a/b", 0o754)):
+        directory.chmod(mode)
+    faults = _faults("listen", config)
+    assert faults[0] == (
+        f"the group {other.gr_name} cannot reach unix:{place}/a/b/s: "
+        f"{place}/a/b does not let it pass"
+    )
+    (place / "a/b").chmod(0o755)
+    assert not [fault for fault in _faults("listen", config) if "does not let it pass" in fault]
+
+
 def test_a_free_address_is_left_free(place: Path) -> None:
     """Checking an address leaves no socket behind, and makes no directory."""
     [finding] = _about("listen", _config(place))
-    assert (finding.level, finding.sentence) == (Level.OK, f"`kat serve` makes {place}/run")
+    assert finding.level is Level.OK
+    assert finding.sentence == f"unix:{place}/run/spoa.sock is made by `kat serve`"
     assert not (place / "run").exists()
     (place / "run").mkdir()
     [finding] = _about("listen", _config(place))

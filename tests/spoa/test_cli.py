@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,19 @@ from tokens.token import is_well_formed
 
 DEADLINE_S = 30
 _MAIN = "from spoa.cli import main; main()"
+_CAPTURE = Path(__file__).parent.parent / "spop/vectors/2.6/agent-disconnect.txt"
 
 
 def _kat(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `kat` with no configuration but `environ`."""
+    return _kat_in_shell('exec "$@"', *arguments, **environ)
+
+
+def _kat_in_shell(shell: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `kat`, which is "$@" in this line of a shell."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("KAT_")}
     return subprocess.run(
-        [sys.executable, "-c", _MAIN, *arguments],
+        ["/bin/sh", "-c", shell, "sh", sys.executable, "-c", _MAIN, *arguments],
         env={**clean, "KAT_CONFIG": os.devnull, **environ},
         capture_output=True,
         text=True,
@@ -37,6 +45,71 @@ def test_without_a_word_it_helps() -> None:
     done = _kat()
     told = done.stdout + done.stderr
     assert all(name in told for name in ("serve", "issue", "check", "inspect", "demo"))
+
+
+def test_no_description_is_cut() -> None:
+    """The list of commands is whole sentences."""
+    _, _, commands = _kat("--help").stdout.partition("Commands:")
+    assert "serve" in commands
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("--version",), ("check", "--help"), ("check",), ("inspect", str(_CAPTURE))],
+)
+@pytest.mark.parametrize(
+    ("shell", "reason"),
+    [('"$@" >/dev/full', "No space left on device"), ('"$@" >&-', "Bad file descriptor")],
+)
+def test_a_stdout_that_takes_nothing_is_told(
+    arguments: tuple[str, ...], shell: str, reason: str
+) -> None:
+    """What could not be printed is one sentence about stdout, and exit 1."""
+    done = _kat_in_shell(shell, *arguments)
+    assert (done.returncode, done.stderr) == (1, f"kat: cannot write to stdout: {reason}\n")
+
+
+def test_a_token_nobody_can_read_is_no_success(redis_server: RedisServer) -> None:
+    """`kat issue` with a closed stdout fails."""
+    issue = ("issue", "--acl", "demo", "--user", "u")
+    done = _kat_in_shell('"$@" >&-', *issue, KAT_STORE__URL=_url(redis_server))
+    assert done.returncode == 1
+    assert "stdout" in done.stderr
+
+
+def _with_import(failing: str) -> subprocess.CompletedProcess[str]:
+    """Run `kat check` where importing typer raises."""
+    code = f"""if True:
+        import sys
+        from importlib.abc import MetaPathFinder
+        class Failing(MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "typer":
+                    raise {failing}
+        sys.meta_path.insert(0, Failing())
+        from spoa.cli import main
+        main()
+    """
+    return subprocess.run(
+        [sys.executable, "-c", code, "check"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def test_without_the_agents_extra_it_says_what_to_install() -> None:
+    """A service that only issues tokens has no typer, and its `kat` is a sentence."""
+    done = _with_import("ModuleNotFoundError('No module', name='typer')")
+    assert (done.returncode, done.stderr) == (1, "kat: needs typer: install kat-spoa[agent]\n")
+
+
+def test_an_impatient_user_sees_no_traceback() -> None:
+    """Ctrl-C while still importing is exit 130, without a word."""
+    done = _with_import("KeyboardInterrupt")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
 
 
 def test_it_knows_its_version() -> None:
@@ -139,6 +212,35 @@ def test_serve_says_why_it_cannot(place: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == f"kat: unix:{place}/none/s cannot be bound: No such file or directory\n"
+
+
+def test_issue_does_not_blame_a_store_that_answers_for_being_away(
+    place: Path, start_redis: Callable[..., RedisServer]
+) -> None:
+    """Whether `kat serve` runs is asked only where nothing could be connected to."""
+    server = start_redis()
+    with server.client() as client:
+        client.config_set("requirepass", "right-one")
+    (place / "redis").mkdir()
+    (place / "redis/redis.sock").symlink_to(server.socket)
+    done = _kat("issue", "--acl", "demo", "--user", "u", KAT_STATE_DIR=str(place))
+    assert done.returncode == 1
+    assert done.stderr.endswith("asks for a password\n")
+
+
+def test_serve_says_it_in_json_where_asked(place: Path) -> None:
+    """Who collects JSON lines collects the reason of a failed start too."""
+    done = _kat(
+        "serve",
+        KAT_STATE_DIR=str(place),
+        KAT_STORE__URL="redis://127.0.0.1:1",
+        KAT_LISTEN__SPOP=f"unix:{place}/none/s",
+        KAT_LOG__FORMAT="json",
+    )
+    assert done.returncode == 1
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert f"unix:{place}/none/s cannot be bound" in told[-1]["msg"]
+    assert told[-1]["level"] == "error"
 
 
 def test_check_names_what_is_wrong(place: Path) -> None:

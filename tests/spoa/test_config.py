@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,9 @@ def test_an_embedded_store_has_a_url() -> None:
         (("tcp",), "host:port"),
         (("h:",), "host:port"),
         (("h:65536",), "above 65535"),
+        (("h:0",), "port 0"),
+        (("a..b:9100",), "is no host name"),
+        (("a" * 64 + ":9100",), "1 to 63 characters"),
         (("::1:9100",), "brackets"),
     ],
 )
@@ -133,8 +137,13 @@ def test_a_store_url_is_taken(url: str) -> None:
         ("embeded", 'must be "embedded"'),
         ("redis://h:port", "host or its port"),
         ("redis://[::1", "host or its port"),
+        ("redis://a..b", "is no host name"),
+        ("redis://a%2e%2eb", "is no host name"),
+        (f"redis://{'a' * 64}.org", "is no host name"),
         ("redis://h?db=1", "option"),
         ("unix:///s?timeout=1", "option"),
+        ("unix:///a%00b", "not printable"),
+        ("unix:///" + "a" * 107, "longer than 107"),
     ],
 )
 def test_a_url_of_something_else_is_refused(url: str, sentence: str) -> None:
@@ -164,7 +173,58 @@ def test_a_limit_has_limits(deadline_ms: int) -> None:
         Limits(deadline_ms=deadline_ms)
 
 
-def test_a_state_directory_too_deep_for_a_socket_is_refused() -> None:
-    """The private Redis must find room for its socket."""
-    with pytest.raises(ValidationError, match="state_dir is too long"):
-        Config(state_dir=Path("/" + "a" * 100), run_dir=Path("/r"))
+@pytest.mark.parametrize("url", ["embedded", "redis://h"])
+def test_a_state_directory_too_deep_for_a_socket_is_refused(url: str) -> None:
+    """The sockets must find room, and the directory that was chosen is to blame."""
+    with pytest.raises(ValidationError, match="is too long") as caught:
+        Config(state_dir=Path("/" + "a" * 100), store=Store(url=url))
+    [fault] = caught.value.errors()
+    assert fault["ctx"]["key"] == "state_dir"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ("unix:/s", "must be host:port or [ipv6]:port"),
+        ("9464", "must be host:port or [ipv6]:port"),
+        ("a..b:9464", "is no host name"),
+        ("a\0b:9464", "is no host name"),
+    ],
+)
+def test_metrics_are_at_a_tcp_port(metrics: str, sentence: str) -> None:
+    """What is refused for `metrics` is told what `metrics` takes."""
+    with pytest.raises(ValidationError, match=rf"Value error, {re.escape(sentence)}"):
+        Listen(metrics=metrics)
+
+
+@pytest.mark.parametrize("value", [True, "4", 4.0])
+def test_a_number_is_a_number(value: object) -> None:
+    """Neither a boolean nor a text is taken for a number."""
+    with pytest.raises(ValidationError, match="valid integer"):
+        Listen.model_validate({"workers": value})
+
+
+@pytest.mark.parametrize("value", [1, "yes"])
+def test_a_boolean_is_a_boolean(value: object) -> None:
+    """Neither a number nor a text is taken for a boolean."""
+    with pytest.raises(ValidationError, match="valid boolean"):
+        Listen.model_validate({"insecure": value})
+
+
+def test_what_is_no_number_is_no_limit() -> None:
+    """A time-out is neither infinite nor undefined."""
+    for drain_s in (float("nan"), float("inf")):
+        with pytest.raises(ValidationError):
+            Limits(drain_s=drain_s)
+
+
+def test_a_relative_xdg_directory_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files are does not depend on where `kat` was called."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/h")
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, "here")
+    assert Config().state_dir == Path("/h/.local/state/kat")
+    assert Config().run_dir == Path("/h/.local/state/kat/run")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert Config().run_dir == Path("/run/user/1000/kat")

@@ -1,9 +1,12 @@
 """How mistakes are told."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
+from haproxy import FILES
 from spoa.config.file import ConfigError, load
 
 
@@ -46,9 +49,50 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     assert config.run_dir == Path("/s/run")
 
 
-def test_what_haproxy_reads_is_not_ours() -> None:
-    """haproxy.cfg's own variables are left alone."""
-    load(None, {"KAT_BIND": "x", "KAT_ACL": "x", "KAT_CONFIG": "", "PATH": "x"})
+@pytest.mark.parametrize("file", ["haproxy.cfg", "kat.spoe.conf"])
+def test_what_haproxy_reads_is_not_ours(file: str) -> None:
+    """The variables of HAProxy's own files are left alone, all of them."""
+    names = set(re.findall(r"KAT_[A-Z0-9_]+", (FILES / file).read_text()))
+    assert names
+    load(Path(os.devnull), dict.fromkeys(names, "x"))
+
+
+def test_what_is_unlike_ours_is_left_alone() -> None:
+    """A variable of somebody else is no mistake."""
+    load(None, {"KAT_BIND": "x", "KAT_CONFIG": "", "PATH": "x", "XKAT_STORE__URL": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("KAT_STORE_URL", "; did you mean KAT_STORE__URL?"),
+        ("KAT_STORE", "; did you mean KAT_STORE__URL?"),
+        ("KAT_LISTEN_WORKERS", "; did you mean KAT_LISTEN__WORKERS?"),
+        ("KAT_ACL_WIKI__MODE", "; did you mean KAT_ACL__NAME__MODE?"),
+        ("KAT_ACL__WIKI", "; did you mean KAT_ACL__WIKI__MODE?"),
+        ("KAT_LOG_LEVEL", "; did you mean KAT_LOG__LEVEL?"),
+        ("KAT_STORE__URL__X", "; did you mean KAT_STORE__URL?"),
+        ("KAT_STORE__PASWORD", "; did you mean KAT_STORE__URL?"),
+    ],
+)
+def test_a_variable_that_is_nearly_ours_is_not_ignored(
+    name: str, hint: str, tmp_path: Path
+) -> None:
+    """A setting that would have no effect is refused by its name, and its value is not told."""
+    text = '[store]\nurl = "redis://h"\n'
+    assert _mistakes(text, tmp_path, **{name: "hunter2"}) == [f"{name}: unknown variable{hint}"]
+
+
+def test_a_number_in_the_environment_is_text(tmp_path: Path) -> None:
+    """Only the environment may write a number or a boolean as text."""
+    environ = {"KAT_LISTEN__WORKERS": "4", "KAT_STORE__FENCE": "no", "KAT_LIMITS__DRAIN_S": "1.5"}
+    config = load(Path(os.devnull), environ)
+    assert (config.workers, config.store.fence, config.limits.drain_s) == (4, False, 1.5)
+    told = _mistakes('[listen]\nworkers = "4"\n', tmp_path, KAT_LIMITS__IN_FLIGHT="many")
+    assert told == [
+        "listen.workers = '4': must be a valid integer",
+        "KAT_LIMITS__IN_FLIGHT: limits.in_flight = 'many': must be a valid integer",
+    ]
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
@@ -78,7 +122,7 @@ mod = 1
         "acl.wiki.mod: unknown key; did you mean acl.wiki.mode?",
         "acl.a b: must match pattern",
         "KAT_LOG__LEVEL: log.level = 'loud': must be 'debug', 'info', 'warning' or 'error'",
-        "KAT_FOO__BAR: foo: unknown key",
+        "KAT_FOO__BAR: unknown variable",
     ):
         assert sentence in told
     assert len(told.splitlines()) == 11
@@ -112,6 +156,15 @@ def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
         "redis://h?password=hunter2",
         "redis://:hun@hunter2@h:x",
         "redis://:x?hunter2@h:x",
+        "redis://h?password=hunt@er2hunter2",
+        "redis://:hunter2",
+        "redis://user:hunter2/0",
+        "redis://user:hunter2",
+        "redis://hunter2/x",
+        "hunter2",
+        "hunter2://h",
+        "unix://:hunter2/run/s",
+        "http://user:hunter2@h",
     ],
 )
 def test_no_password_is_ever_told(url: str, tmp_path: Path) -> None:
@@ -125,6 +178,70 @@ def test_the_value_of_an_unknown_key_is_not_told(tmp_path: Path) -> None:
     """Nobody knows what an unknown key holds."""
     [mistake] = _mistakes('[store]\npassword = "hunter2"\n', tmp_path)
     assert mistake == "store.password: unknown key"
+    [mistake] = _mistakes('[store]\n"redis://:hunter2@h" = 1\n', tmp_path)
+    assert mistake == "store.***: unknown key"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[store]]\nurl = "redis://u:hunter2@h"', "store = a list: must be a section"),
+        ('store = "redis://u:hunter2@h"', "store = 'redis://***@h': must be a section"),
+        ('store = "hunter2"', "store = ***: must be a section"),
+        ('[store]\nurl = ["redis://u:hunter2@h"]', "store.url = a list: must be a valid string"),
+        ('[store.url]\na = "hunter2"', "store.url = a section: must be a valid string"),
+        ("[store]\nurl = 12345", "store.url = ***: must be a valid string"),
+        ('[store]\nprefix = "hunter 2"', "store.prefix = ***: must match pattern"),
+        ('[store]\nurl = "rediss://u:hunter2@h:1/2"', "store.url = 'rediss://***@h:1/2': rediss"),
+        ('[listen]\nmetrics = "redis://u:hunter2@h"', "listen.metrics = 'redis://***@h': must be"),
+        ('acl = ["hunter2"]', "acl = a list: must be a section"),
+    ],
+)
+def test_no_container_and_no_secret_is_shown(text: str, told: str, tmp_path: Path) -> None:
+    """A password in the wrong place is not told either."""
+    [mistake] = _mistakes(text, tmp_path)
+    assert mistake.startswith(told)
+
+
+def test_a_password_in_a_variable_is_not_told(tmp_path: Path) -> None:
+    """A mistake in a variable names the variable."""
+    [mistake] = _mistakes("", tmp_path, KAT_STORE__URL="redis://u:hunter2")
+    assert mistake.startswith("KAT_STORE__URL: store.url = ***: is no URL")
+
+
+def test_a_default_file_that_cannot_be_read_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a default file that is not there is passed over."""
+    monkeypatch.setattr("spoa.config.file.DEFAULT_PATH", tmp_path / "none")
+    load(None, {})
+    monkeypatch.setattr("spoa.config.file.DEFAULT_PATH", tmp_path / ("a" * 256))
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        load(None, {})
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
+def test_toml_that_python_cannot_bear_is_a_mistake(value: str, tmp_path: Path) -> None:
+    """Neither depth nor length ends in a traceback."""
+    assert "is not TOML" in _mistakes(f"a = {value}", tmp_path)[0]
+
+
+def test_a_directory_that_cannot_be_is_told_by_its_name(tmp_path: Path) -> None:
+    """The directory that was set is to blame, with words for humans."""
+    assert _mistakes("run_dir = 5", tmp_path) == ["run_dir = 5: must be an absolute path"]
+    long = "/" + "a" * 100
+    [mistake] = _mistakes("", tmp_path, KAT_STATE_DIR=long, KAT_LIMITS__DRAIN_S="1")
+    assert mistake.startswith(f"KAT_STATE_DIR: state_dir = '{long}': is too long: the socket")
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no home directory learns what to set."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "relative")
+    with pytest.raises(ConfigError, match="set state_dir or KAT_STATE_DIR"):
+        load(Path(os.devnull), {})
 
 
 def test_a_value_where_a_section_belongs_is_a_mistake(tmp_path: Path) -> None:

@@ -50,6 +50,58 @@ def test_an_agents_address_is_found(line: str, agent: str | None, tmp_path: Path
     assert read_haproxy_files([file], {}).agents() == ([agent] if agent else [])
 
 
+@pytest.mark.parametrize(
+    ("names", "agents"),
+    [
+        ("", ["no:1", "unknown:1", "not-b:1", "both:2"]),
+        ("A", ["a:1", "unknown:1", "not-b:1", "any:1", "both:2"]),
+        ("B", ["b:1", "unknown:1", "any:1", "both:2"]),
+        ("A B", ["a:1", "unknown:1", "any:1", "both:1"]),
+    ],
+)
+def test_a_condition_is_honoured(names: str, agents: list[str], tmp_path: Path) -> None:
+    """What HAProxy skips for a variable counts no more than a comment; what may be read, counts."""
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(
+        """
+spoe-agent x
+ use-backend agents
+backend agents
+.if defined(A)
+ server a a:1
+.elif defined(B)
+ server a b:1
+.else
+ server a no:1
+.endif
+.if version_atleast(3.1) && !streq("$A",x)
+ server a unknown:1
+ .if !defined(B)
+ server a not-b:1
+ .endif
+.endif
+.if defined(A) || defined(B)
+ server a any:1
+.endif
+.if defined(A) && defined(B)
+ server a both:1
+.else
+ server a both:2
+.endif
+"""
+    )
+    environ = dict.fromkeys(names.split(), "")
+    assert read_haproxy_files([file], environ).agents() == agents
+
+
+def test_the_second_agent_is_no_default() -> None:
+    """Of our own file, only an agent that HAProxy would use counts."""
+    environ = {"KAT_FILES": str(FILES), "KAT_AGENT": "h:1"}
+    assert read_haproxy_files([FILES / "haproxy.cfg"], environ).agents() == ["h:1"]
+    second = {**environ, "KAT_AGENT_2": "h:2"}
+    assert read_haproxy_files([FILES / "haproxy.cfg"], second).agents() == ["h:1", "h:2"]
+
+
 def test_a_chroot_is_put_before_a_socket(tmp_path: Path) -> None:
     """HAProxy connects from inside its chroot, we listen outside of it."""
     file = tmp_path / "haproxy.cfg"

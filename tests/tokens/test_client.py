@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import redis
 
 from tests.support.redis import RedisServer
 from tokens import issue
-from tokens.client import StoreFacts, StoreFault, connect, describe_store
+from tokens.client import StoreFacts, StoreFault, StoreUnreachable, connect, describe_store
 
 
 def test_a_store_says_what_it_is(redis_server: RedisServer) -> None:
@@ -24,8 +25,40 @@ def test_a_store_says_what_it_is(redis_server: RedisServer) -> None:
 )
 def test_an_old_server_is_a_fault(version: str, is_old: bool) -> None:  # noqa: FBT001 - a case
     """The scripts need Redis 6.2."""
-    facts = StoreFacts("redis", version, "master", "noeviction", is_open=False)
+    facts = StoreFacts(
+        "redis", version, "master", "noeviction", is_open=False, is_full=False, refusal=""
+    )
     assert bool(facts.faults()) is is_old
+
+
+def test_a_full_store_is_a_fault(start_redis: Callable[..., RedisServer]) -> None:
+    """A Redis at its maxmemory stores nothing."""
+    server = start_redis("--maxmemory", "1")
+    [fault] = describe_store(f"unix://{server.socket}").faults()
+    assert fault.startswith("it is full")
+
+
+def test_a_store_that_cannot_save_is_a_fault(start_redis: Callable[..., RedisServer]) -> None:
+    """A Redis that refuses writes until it can save says so, though it still answers INFO."""
+    server = start_redis("--save", "3600 1")
+    (server.directory / "dump.rdb").mkdir()  # in the way of the snapshot, also of root's
+    with server.client() as client:
+        client.bgsave()
+        deadline = time.monotonic() + 10
+        while client.info("persistence")["rdb_last_bgsave_status"] != "err":
+            assert time.monotonic() < deadline
+    [fault] = describe_store(f"unix://{server.socket}").faults()
+    assert "snapshot" in fault
+
+
+def test_what_answers_is_told_from_what_is_away(redis_server: RedisServer) -> None:
+    """Only a Redis that cannot be connected to is unreachable."""
+    with pytest.raises(StoreUnreachable), connect("unix:///nowhere/redis.sock") as client:
+        client.ping()
+    for refused in (f"unix://{redis_server.socket}?db=99", f"unix://u:x@{redis_server.socket}"):
+        with pytest.raises(StoreFault) as caught, connect(refused) as client:
+            client.ping()
+        assert not isinstance(caught.value, StoreUnreachable)
 
 
 def test_a_wrong_password_is_not_told(start_redis: Callable[..., RedisServer]) -> None:
