@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from spoa.cli.settings import FAILURE, fail, load_or_exit
+from spoa.cli.settings import FAILURE, USAGE, fail
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -19,9 +19,9 @@ def demo(
     haproxy: Annotated[Path | None, typer.Option(help="The HAProxy to run.")] = None,
 ) -> None:
     """Show all of it at work, and stay to be tried by hand."""
-    config = load_or_exit(None)
-
-    from spoa.demo.play import play  # noqa: PLC0415 - see load_or_exit
+    from spoa.config.file import ConfigError  # noqa: PLC0415 - see load_or_exit
+    from spoa.demo.place import find_place  # noqa: PLC0415
+    from spoa.demo.play import play  # noqa: PLC0415
     from spoa.demo.programs import DemoError, Ended  # noqa: PLC0415
     from tokens.client import StoreFault  # noqa: PLC0415
 
@@ -30,9 +30,11 @@ def demo(
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: ended.set())
     try:
-        is_right = play(config, haproxy, ended, is_brief=once)
+        is_right = play(find_place(), haproxy, ended, is_brief=once)
     except Ended:
         raise typer.Exit(_INTERRUPTED) from None
+    except ConfigError as error:
+        fail(*error.mistakes, code=USAGE)
     except (DemoError, StoreFault) as error:
         fail(str(error))
     raise typer.Exit(0 if is_right else FAILURE)

@@ -1,6 +1,5 @@
-"""The demo's agent: `kat serve` with the operator's own configuration, or the default one."""
+"""The demo's agent: `kat serve` with no configuration but its place."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -9,45 +8,41 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Event
 
-from spoa.config.endpoint import Endpoint, UnixEndpoint
-from spoa.config.model import Config
-from spoa.demo.programs import DemoError, Program, free_address
-from spoa.listen import is_answered
+from spoa.config.endpoint import Endpoint
+from spoa.demo.place import NO_FILE, Place
+from spoa.demo.programs import Program, address_of, listen
 from tokens.client import connect
 from tokens.issue import Issuer
 from tokens.record import Keys
 from tokens.token import digest
 
 USER = "user1"
+ACL = "demo"  # the one that an agent without configuration has
 
 # `kat serve`, whatever this very command was called as.
 _SERVE = [sys.executable, "-c", "from spoa.cli import main; main()", "serve"]
+_SERVE += ["--config", str(NO_FILE)]
 _HEALTH_TIMEOUT_S = 2.0
 
 
 class Agent:
     """The agent and its store, started as it is made."""
 
-    def __init__(self, config: Config, log: Path, ended: Event) -> None:
-        self._config = config
+    def __init__(self, place: Place, log: Path, ended: Event) -> None:
+        self._config = place.config()
         self._log = log
         self._ended = ended
-        self.metrics = free_address(config.listen.metrics or "127.0.0.1:0")
+        self.metrics = _free_address()
+        self._settings = {**place.variables, "KAT_LISTEN__METRICS": self.metrics}
         self._program = self._serve()
 
     def _serve(self) -> Program:
-        environment = {**os.environ, "KAT_LISTEN__METRICS": self.metrics}
-        return Program(_SERVE, self._log, environment, self._ended)
+        return Program(_SERVE, self._log, self._settings, self._ended)
 
     @property
     def endpoint(self) -> Endpoint:
         """Where HAProxy finds it."""
-        return _endpoint(self._config)
-
-    @property
-    def acl(self) -> str:
-        """The ACL `demo`, or the first one that the configuration has instead."""
-        return "demo" if "demo" in self._config.acl else next(iter(self._config.acl))
+        return self._config.endpoints[0]
 
     def stop(self) -> None:
         """End it, and wait for it."""
@@ -66,7 +61,7 @@ class Agent:
         """Issue a token in the way of any other service: one command to Redis."""
         with connect(self._config.store_url) as client:
             issuer = Issuer(client, prefix=self._config.store.prefix)
-            return issuer.issue(USER, self.acl, ttl_s).token
+            return issuer.issue(USER, ACL, ttl_s).token
 
     def wait_for_end_of(self, token: str) -> None:
         """Wait until Redis, whose clock alone counts, holds the token no more."""
@@ -84,15 +79,9 @@ class Agent:
 
 
 @contextmanager
-def open_agent(config: Config, log: Path, ended: Event) -> Iterator[Agent]:
-    """Run the agent. Raises DemoError when there is one already."""
-    endpoint = _endpoint(config)
-    if isinstance(endpoint, UnixEndpoint) and is_answered(endpoint.path):
-        raise DemoError(
-            f"an agent is running at {endpoint} already; stop it first, or give the demo a place "
-            "of its own: KAT_STATE_DIR=/some/folder kat demo"
-        )
-    agent = Agent(config, log, ended)
+def open_agent(place: Place, log: Path, ended: Event) -> Iterator[Agent]:
+    """Run the agent for as long as the `with` block lasts."""
+    agent = Agent(place, log, ended)
     try:
         agent.wait_until_ready()
         yield agent
@@ -100,5 +89,10 @@ def open_agent(config: Config, log: Path, ended: Event) -> Iterator[Agent]:
         agent.stop()
 
 
-def _endpoint(config: Config) -> Endpoint:
-    return (config.shared_endpoints or config.own_endpoints(0))[0]
+def _free_address() -> str:
+    """Choose a port for the metrics: never the usual one, which a real agent may need any moment.
+
+    The kernel hands a free port out again only much later, so it is still ours after a restart.
+    """
+    with listen() as probe:
+        return address_of(probe)

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
-LOOPBACK = "127.0.0.1"
+from spoa.demo.programs import LOOPBACK
 
 
 class Application:

@@ -13,9 +13,9 @@ from threading import Event
 
 from haproxy import CONFIGURATION, FILES
 from spoa.config.endpoint import Endpoint, UnixEndpoint
-from spoa.demo.programs import DemoError, Program, free_address
+from spoa.demo.programs import DemoError, Program, address_of, listen
 
-PREFERRED_ADDRESS = "127.0.0.1:8080"
+PREFERRED_PORT = 8080
 _OLDEST_HAPROXY = (2, 6)
 _ANSWER_TIMEOUT_S = 10.0
 
@@ -60,13 +60,14 @@ class Gate:
 def open_gate(
     haproxy: Path, settings: Mapping[str, str], log: Path, ended: Event
 ) -> Iterator[Gate]:
-    """Run HAProxy with these settings of haproxy.cfg, at $KAT_HTTP or its usual port if free."""
-    address = free_address(os.environ.get("KAT_HTTP", PREFERRED_ADDRESS))
-    # Without what the operator set for another HAProxy: a certificate, a chroot.
-    others = {name: value for name, value in os.environ.items() if not name.startswith("KAT_")}
-    ours = {"KAT_HTTP": address, "KAT_HOSTS": "localhost 127.0.0.1", "KAT_FILES": str(FILES)}
+    """Run HAProxy with these settings of haproxy.cfg, on its usual port if that is free."""
     command = [str(haproxy), "-db", "-f", str(CONFIGURATION)]
-    with Program(command, log, {**others, **ours, **settings}, ended) as program:
+    # Opened here and handed over: two HAProxy would share one port (SO_REUSEPORT) without a word.
+    with listen(PREFERRED_PORT) as listener:
+        address, fd = address_of(listener), listener.fileno()
+        ours = {"KAT_HTTP": f"fd@{fd}", "KAT_HOSTS": "localhost 127.0.0.1", "KAT_FILES": str(FILES)}
+        program = Program(command, log, {**ours, **settings}, ended, pass_fds=(fd,))
+    with program:
         gate = Gate(address, program)
         gate.wait_for_agent()
         yield gate
@@ -85,7 +86,7 @@ def find_haproxy(given: Path | None) -> Path:
     version = haproxy_version(Path(path))
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_HAPROXY:
         raise DemoError(f"{path} is HAProxy {version}; 2.6 or newer is needed")
-    return Path(path)
+    return Path(path).absolute()
 
 
 def haproxy_version(path: Path) -> str:

@@ -5,16 +5,19 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from types import TracebackType
 from typing import Self
 
+from spoa.deathsig import dying_with_us
+
 # Above the agent's own limits.drain_s (10 s) and the time its Redis takes to end.
 STOP_TIMEOUT_S = 25.0
 READY_TIMEOUT_S = 30.0
+LOOPBACK = "127.0.0.1"
 _POLL_S = 0.03
 _QUOTED_LINES = 8
 
@@ -30,22 +33,32 @@ class Ended(Exception):
 class Program:
     """A child process, ended at the end of its `with` block.
 
-    It gets no Ctrl-C of its own, so that things end in order; `ended` tells those who wait.
+    It gets no Ctrl-C of its own, so that things end in order; `ended` tells those who wait. The
+    kernel ends it if the demo itself dies. KAT_ variables are those of `settings` and no others:
+    what the operator set means a real agent, or a real HAProxy.
     """
 
     def __init__(
-        self, command: list[str], log: Path, environment: Mapping[str, str], ended: Event
+        self,
+        command: list[str],
+        log: Path,
+        settings: Mapping[str, str],
+        ended: Event,
+        pass_fds: Sequence[int] = (),
     ) -> None:
+        others = {key: value for key, value in os.environ.items() if not key.startswith("KAT_")}
         self._log = log
         self._ended = ended
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
-                command,
-                env=dict(environment),
+                dying_with_us(command),
+                env={**others, **settings},
+                cwd=log.parent,  # the one we were called in may be gone
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def __enter__(self) -> Self:
@@ -90,12 +103,22 @@ class Program:
         return "\n".join([*(f"  {line}" for line in lines), f"All of its log: {self._log}"])
 
 
-def free_address(preferred: str) -> str:
-    """Return `preferred` (host:port) if nobody listens there, else a free loopback port."""
-    for address in (preferred, "127.0.0.1:0"):
-        host, _, port = address.rpartition(":")
-        with suppress(OSError, ValueError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, int(port)))
-            return f"{host}:{probe.getsockname()[1]}"
+def listen(preferred: int = 0) -> socket.socket:
+    """Listen on loopback, on the preferred port unless it is taken. Raises DemoError."""
+    for port in (preferred, 0):
+        listener = socket.socket()
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((LOOPBACK, port))
+            listener.listen()  # before it, SO_REUSEADDR lets another process bind the same port
+        except OSError:
+            listener.close()
+        else:
+            return listener
     raise DemoError("no loopback port is free")
+
+
+def address_of(listener: socket.socket) -> str:
+    """Write where it listens as host:port."""
+    host, port = listener.getsockname()
+    return f"{host}:{port}"

@@ -1,9 +1,12 @@
 """`kat demo` as a newcomer meets it: real HAProxy, real Redis, the real agent."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -12,23 +15,20 @@ from pathlib import Path
 import pytest
 
 from spoa.demo.gate import find_haproxy
-from spoa.demo.programs import free_address
 from spoa.listen import is_answered
 from spoa.supervisor.embedded import ping
 from tests.support.haproxy import binary, versions
 
 KAT = [sys.executable, "-c", "from spoa.cli import main; main()"]
+INSTALLED = [sys.executable, "-P", *KAT[1:]]  # like bin/kat: not from the working directory
 PATIENCE_S = 60
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Give an environment with a place and ports of the test's own."""
-    ours = {"KAT_STATE_DIR": str(tmp_path / "s"), "KAT_LISTEN__WORKERS": "1"}
-    # Two demos that start at once would both find the usual ports free.
-    ours |= {name: free_address("127.0.0.1:0") for name in ("KAT_HTTP", "KAT_LISTEN__METRICS")}
+    """Give an environment with a place of the test's own."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("KAT_")}
-    return {**others, **ours}
+    return {**others, "KAT_STATE_DIR": str(tmp_path / "s")}
 
 
 @contextmanager
@@ -59,7 +59,10 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
 
 def leftovers(environment: dict[str, str]) -> list[str]:
     """Name what still answers."""
-    state = Path(environment["KAT_STATE_DIR"])
+    return answering(Path(environment["KAT_STATE_DIR"]))
+
+
+def answering(state: Path) -> list[str]:
     agent = is_answered(str(state / "run/spoa.sock"))
     return [
         name
@@ -81,14 +84,14 @@ def test_the_walk_goes_as_expected_and_leaves_nothing(
     assert leftovers(environment) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
 def test_it_stays_to_be_tried_and_ends_cleanly(
     environment: dict[str, str], number: signal.Signals
 ) -> None:
     """The command it prints issues a token that opens once; a signal then ends everything."""
     with demo(environment) as process:
         printed = read_until(process, "curl -i http")
-        url = printed.rpartition("curl -i ")[2].split()[0]
+        url = url_in(printed)
         kat = [*KAT, "issue", "--acl", "demo", "--user", "user1"]
         token = subprocess.run(kat, env=environment, capture_output=True, text=True, check=True)
         assert [ask(url, token.stdout.strip()) for _ in range(2)] == [200, 403]
@@ -96,6 +99,10 @@ def test_it_stays_to_be_tried_and_ends_cleanly(
         _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
     assert leftovers(environment) == []
+
+
+def url_in(printed: str) -> str:
+    return printed.rpartition("curl -i ")[2].split()[0]
 
 
 def ask(url: str, token: str) -> int:
@@ -116,16 +123,106 @@ def test_a_signal_on_the_way_ends_everything(environment: dict[str, str]) -> Non
     assert leftovers(environment) == []
 
 
-def test_a_running_agent_is_not_disturbed(environment: dict[str, str]) -> None:
-    """Where an agent runs, the demo says so and touches nothing."""
+def test_a_running_demo_is_not_disturbed(environment: dict[str, str]) -> None:
+    """Where a demo runs, the next one names it and touches nothing, not even the logs."""
     with demo(environment) as first:
         read_until(first, "Ctrl-C")
         with demo(environment, "--once") as second:
             _, errors = second.communicate(timeout=PATIENCE_S)
         assert second.returncode == 1
-        assert errors.startswith("kat: an agent is running at unix:")
+        assert errors.startswith("kat: a demo is running in ")
+        assert f"(pid {first.pid})" in errors
         assert errors.count("\n") == 1
+        assert (Path(environment["KAT_STATE_DIR"]) / "demo/agent.log").exists()
         assert leftovers(environment) == ["agent", "redis"]
+
+
+def test_a_killed_demo_leaves_nothing(environment: dict[str, str]) -> None:
+    """Even kill -9 takes HAProxy, the agent and Redis along."""
+    with demo(environment) as process:
+        url = url_in(read_until(process, "curl -i http"))
+        process.kill()
+        process.wait(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while leftovers(environment) or is_listening(url):
+        assert time.monotonic() < deadline, leftovers(environment)
+        time.sleep(0.05)
+
+
+def is_listening(url: str) -> bool:
+    host, port = url.split("/")[2].split(":")
+    with socket.socket() as client:
+        return client.connect_ex((host, int(port))) == 0
+
+
+def test_two_demos_do_not_meet(environment: dict[str, str], tmp_path: Path) -> None:
+    """In places of their own two demos run at once, each with ports of its own."""
+    other = {**environment, "KAT_STATE_DIR": str(tmp_path / "t")}
+    with demo(environment) as one, demo(other) as two:
+        # Nothing is read from the second until the first is up: they start side by side.
+        printed = [read_until(process, "Ctrl-C") for process in (one, two)]
+        assert all("All 7 steps went as expected" in text for text in printed)
+        ports = [set(re.findall(r"http://127.0.0.1:(\d+)", text)) for text in printed]
+        assert ports[0].isdisjoint(ports[1])
+
+
+def test_production_is_left_alone(environment: dict[str, str], tmp_path: Path) -> None:
+    """Where a real agent is configured, the demo uses nothing of it, nor do the lines it prints."""
+    del environment["KAT_STATE_DIR"]
+    (tmp_path / "kat.toml").write_text(
+        f'state_dir = "{tmp_path}/real"\nrun_dir = "{tmp_path}/real-run"\n[acl.wiki]\n'
+    )
+    # Port 1 answers nobody; 127.0.0.2 is where this HAProxy would be found.
+    environment |= {"KAT_CONFIG": str(tmp_path / "kat.toml"), "TMPDIR": str(tmp_path)}
+    environment |= {"KAT_STORE__URL": "redis://127.0.0.1:1/0", "KAT_HTTP": "127.0.0.2:8080"}
+    with demo(environment) as process:
+        printed = read_until(process, "curl -i http")
+        folder = tmp_path / f"kat-demo-{os.geteuid()}"
+        assert f"  folder          {folder}\n" in printed
+        issue = printed.rpartition("$(")[2].partition(")")[0]
+        token = subprocess.run(
+            ["sh", "-c", issue], env=environment, capture_output=True, text=True, check=True
+        )
+        assert ask(url_in(printed), token.stdout.strip()) == 200
+    assert answering(folder) == []
+    assert not list(tmp_path.glob("real*"))
+
+
+def test_a_folder_that_is_gone_does_not_matter(environment: dict[str, str], tmp_path: Path) -> None:
+    """The demo runs in a working directory that somebody has deleted."""
+    script = f'mkdir "{tmp_path}/w" && cd "{tmp_path}/w" && rmdir "{tmp_path}/w" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *INSTALLED, "demo", "--once"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "words"),
+    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+)
+def test_nowhere_to_print_to_is_a_sentence(
+    environment: dict[str, str], redirection: str, words: str
+) -> None:
+    """A stdout that is full or closed ends the demo with one sentence, and leaves nothing."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *KAT, "demo", "--once"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.startswith("kat: ")
+    assert done.stderr.count("\n") == 1
+    assert leftovers(environment) == []
 
 
 def test_a_step_that_goes_wrong_is_told(environment: dict[str, str], tmp_path: Path) -> None:

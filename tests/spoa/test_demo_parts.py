@@ -2,6 +2,8 @@
 
 import io
 import os
+import shutil
+import socket
 import time
 from contextlib import closing
 from http.client import HTTPConnection
@@ -12,7 +14,8 @@ import pytest
 
 from spoa.demo.application import Application
 from spoa.demo.gate import find_haproxy, haproxy_version
-from spoa.demo.programs import DemoError, Ended, Program, free_address
+from spoa.demo.place import Place, find_place, occupied
+from spoa.demo.programs import DemoError, Ended, Program, address_of, listen
 from spoa.demo.screen import Screen
 from spoa.demo.walk import Seen, Step
 
@@ -24,6 +27,76 @@ def fake(folder: Path, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path
+
+
+def shell() -> str:
+    found = shutil.which("sh")
+    assert found
+    return found
+
+
+@pytest.fixture
+def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a machine without any agent. Returns its default state directory."""
+    monkeypatch.setattr("spoa.demo.place.default_state_dir", lambda: tmp_path / "default")
+    monkeypatch.setattr("spoa.demo.place.DEFAULT_PATH", tmp_path / "etc/kat.toml")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    return tmp_path / "default"
+
+
+def test_without_an_agent_the_place_is_the_usual_one(lonely: Path) -> None:
+    """Then plain `kat issue` finds the demo's agent, also the second time."""
+    for _ in range(2):
+        place = find_place({"KAT_HOSTS": "for HAProxy"})
+        assert (place.folder, place.is_default) == (lonely, True)
+        assert place.kat.endswith("/bin/kat")
+        assert " " not in place.kat
+        with occupied(place.config()):
+            (lonely / "redis").mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("name", ["KAT_CONFIG", "KAT_STORE__URL", "KAT_RUN_DIR", "file", "data"])
+def test_beside_an_agent_the_place_is_another(lonely: Path, name: str) -> None:
+    """A variable, /etc/kat, or data in the usual place: each means a real agent."""
+    (lonely.parent / "etc" if name == "file" else lonely / "redis").mkdir(parents=True)
+    environment = {name: "/x"} if name.startswith("KAT_") else {}
+    if environment:
+        (lonely / "redis").rmdir()
+    place = find_place(environment)
+    assert place.folder == lonely.parent / f"kat-demo-{os.geteuid()}"
+    assert place.folder.stat().st_mode & 0o777 == 0o700
+    assert f"KAT_STATE_DIR={place.folder} " in place.kat
+
+
+@pytest.mark.parametrize("trap", ["link", "open"])
+def test_a_prepared_folder_is_refused(lonely: Path, trap: str) -> None:
+    """In the temporary directory a folder that others can write to is not used."""
+    folder = lonely.parent / f"kat-demo-{os.geteuid()}"
+    if trap == "link":
+        lonely.mkdir(mode=0o700)
+        folder.symlink_to(lonely)
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    with pytest.raises(DemoError, match="not yours alone"):
+        find_place({"KAT_CONFIG": "/x"})
+
+
+def test_a_place_is_given_up_before_it_is_touched(tmp_path: Path) -> None:
+    """Where an agent answers, the logs stay, and the sentence says how to find it."""
+    config = Place(tmp_path, is_default=False).config()
+    (tmp_path / "run").mkdir()
+    log = tmp_path / "demo/agent.log"
+    log.parent.mkdir()
+    log.touch()
+    with closing(socket.socket(socket.AF_UNIX)) as agent:
+        agent.bind(str(tmp_path / "run/spoa.sock"))
+        agent.listen()
+        with pytest.raises(DemoError, match=r"ss -xlp src .*/run/spoa.sock"), occupied(config):
+            pass
+    assert log.exists()
+    with occupied(config):
+        assert not log.exists()
 
 
 def test_a_missing_haproxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +128,9 @@ def test_the_version_is_read_as_haproxy_writes_it(tmp_path: Path) -> None:
 
 def test_a_program_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     """Waiting for a dead program stops at once, with its last words."""
-    command = ["sh", "-c", "echo goodbye; exit 3"]
+    command = [shell(), "-c", "echo goodbye; exit 3"]
     with (
-        Program(command, tmp_path / "log", os.environ, Event()) as program,
+        Program(command, tmp_path / "log", {}, Event()) as program,
         pytest.raises(DemoError, match="goodbye"),
     ):
         program.wait_until(lambda: False, "waited for nothing")
@@ -70,7 +143,7 @@ def test_a_wait_ends_with_ctrl_c(tmp_path: Path) -> None:
     begin = time.monotonic()
     with (
         pytest.raises(Ended),
-        Program(["sleep", "60"], tmp_path / "log", os.environ, ended) as program,
+        Program([shell(), "-c", "sleep 60"], tmp_path / "log", {}, ended) as program,
     ):
         program.wait_until(lambda: False, "waited for nothing")
     assert time.monotonic() - begin < 10
@@ -78,9 +151,12 @@ def test_a_wait_ends_with_ctrl_c(tmp_path: Path) -> None:
 
 def test_a_port_in_use_is_not_taken() -> None:
     """The usual port is used when it is free, else another."""
-    with Application() as application:
-        assert free_address(application.address) != application.address
-    assert free_address(application.address) == application.address
+    with listen() as taken:
+        port = taken.getsockname()[1]
+        with listen(port) as other:
+            assert address_of(other) != address_of(taken)
+    with listen(port) as free:
+        assert address_of(free) == f"127.0.0.1:{port}"
 
 
 def test_the_application_counts_requests_and_not_connections() -> None:
@@ -145,7 +221,7 @@ def test_every_wait_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A program that never does what is waited for becomes a sentence, not a hang."""
     monkeypatch.setattr("spoa.demo.programs.READY_TIMEOUT_S", 0.0)
     with (
-        Program(["sleep", "60"], tmp_path / "log", os.environ, Event()) as program,
+        Program([shell(), "-c", "sleep 60"], tmp_path / "log", {}, Event()) as program,
         pytest.raises(DemoError, match="in vain"),
     ):
         program.wait_until(lambda: False, "waited for a miracle")
