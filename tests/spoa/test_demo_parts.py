@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -48,9 +49,8 @@ def test_without_an_agent_the_place_is_the_usual_one(lonely: Path) -> None:
     """Then plain `kat issue` finds the demo's agent, also the second time."""
     for _ in range(2):
         place = find_place({"KAT_HOSTS": "for HAProxy"})
-        assert (place.folder, place.is_default) == (lonely, True)
-        assert place.kat.endswith("/bin/kat")
-        assert " " not in place.kat
+        (kat,) = shlex.split(place.kat)  # and no variables before it
+        assert kat.endswith("/bin/kat")
         with occupied(place.config()):
             (lonely / "redis").mkdir(exist_ok=True)
 
