@@ -22,17 +22,26 @@ from spoa.counters import WorkerCounters
 from spoa.spop.codec import Address, Notify, Value
 from spoa.worker.age import AgeGauge
 from spoa.worker.answers import Answers
-from tokens.gate import Check, Decision, Gate, Outcome, Redemption, Reply, ReplyMismatch
+from tokens.gate import (
+    MAX_TOKENS_PER_CALL,
+    Check,
+    Decision,
+    Gate,
+    Outcome,
+    Redemption,
+    Reply,
+    ReplyMismatch,
+)
 from tokens.store import Store
 from tokens.wire import StoreUnavailable, error_kind
 
 CHECK_HTTP = b"check-http"
 """The message that asks for a decision; see haproxy/kat.spoe.conf."""
 
-# With so many requests a batch need not wait for the end of the turn: Redis works while we read
-# on. With fewer, other connections may still join it. 4 costs 12 % more CPU per consume at 16 x 20
-# (`make bench`), and waiting for the end in any case is no better than this.
-FLUSH_AT_ONCE = 32
+# A batch that fills one script call need not wait for the end of the turn: Redis works while we
+# read on. A smaller one waits, so that other connections may still join it: leaving at 32 costs 5 %
+# more CPU per consume, at 4 another 10 % (`make bench`, 16 x 20, alternated).
+FLUSH_AT_ONCE = MAX_TOKENS_PER_CALL
 
 Args = dict[bytes, Value]
 
