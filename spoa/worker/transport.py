@@ -1,12 +1,11 @@
 """asyncio on one side, `spop.Connection` on the other: bytes, back-pressure, time-outs."""
 
 import asyncio
-import logging
 from typing import cast
 
 from spoa.config.model import Limits
 from spoa.counters import WorkerCounters
-from spoa.log import fields
+from spoa.log import fields, log
 from spoa.spop.connection import Connection, EndedBy, Ending, State
 from spoa.spop.constants import StatusCode
 from spoa.worker.age import AgeGauge
@@ -26,8 +25,6 @@ MAX_ENGINES = 256
 
 COMPLAINT_INTERVAL_S = 1.0
 """A peer that is no HAProxy is worth one line a second, not one for each attempt."""
-
-_log = logging.getLogger("kat")
 
 
 class SpopServer:
@@ -64,7 +61,7 @@ class SpopServer:
             self._unsaid += 1
             return
         facts = fields(status=ending.status, reason=ending.message, unsaid=self._unsaid)
-        _log.warning("spop peer refused", extra=facts)
+        log.warning("spop peer refused", extra=facts)
         self._complained_at, self._unsaid = now, 0
 
     def stop_taking(self) -> None:

@@ -6,7 +6,6 @@ supervisor is gone, or when something in it is broken; never because of what a p
 
 import asyncio
 import gc
-import logging
 import multiprocessing
 import resource
 import signal
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from spoa.config.model import Config
 from spoa.counters import Counters
 from spoa.listen import BACKLOG, Listener, ListenError, bind
-from spoa.log import configure
+from spoa.log import configure, log
 from spoa.worker.agent import Agent
 from spoa.worker.answers import Answers
 from spoa.worker.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
@@ -34,8 +33,6 @@ BOOT_FAILURE = 3
 HEARTBEAT_S = 1.0
 _GOODBYE_S = 1.0
 _OTHER_FILES = 64
-
-_log = logging.getLogger("kat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ def run(order: Order) -> None:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_Worker(order).serve())
     except ListenError as error:
-        _log.error("worker cannot start: %s", error)
+        log.error("worker cannot start: %s", error)
         sys.exit(BOOT_FAILURE)
 
 
@@ -183,7 +180,7 @@ class _Worker:
         now = time.monotonic()
         if now - self._complained_at >= COMPLAINT_INTERVAL_S:
             self._complained_at = now
-            _log.warning("event loop: %s", message)
+            log.warning("event loop: %s", message)
 
 
 async def _listen(spop: SpopServer, listener: socket.socket) -> asyncio.Server:
