@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     print(report.header(facts, options), flush=True)
     try:
         with tempfile.TemporaryDirectory(prefix="kat-bench-") as directory:
-            results = list(run(options, Path(directory), _progress))
+            results = run(options, Path(directory), _progress)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (NotStarted, Refused, UnexpectedAnswer) as error:

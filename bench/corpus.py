@@ -2,14 +2,15 @@
 
 `tokens.mint` draws one token well; a round needs 300,000, so they are cut from one random block.
 The records are those of a service that sends people to a web application: user, one ACL, two
-groups. All users' names have the same length, so all ACKs of a scenario have the same size.
+groups; or bound to the client's network, host, method and path as well. All users' names have the
+same length, so all ACKs of a scenario have the same size.
 """
 
 import os
 import socket
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 import redis
@@ -18,11 +19,21 @@ from tokens.record import Keys
 from tokens.token import PREFIX, digest, is_well_formed, kid
 
 ACL = b"demo"
-"""The ACL of a configuration that names none."""
+"""The ACL of a configuration that names none: strict."""
 TTL_S = 3600
+GROUPS = (b"staff", b"vpn-users")
+
+CLIENTS = 4096
+"""So many addresses ask in turn, each in a /24 of its own."""
+HOST = b"app.example.com"
+METHOD = b"GET"
+PATH = b"/rest/api"
+"""All paths are below this one."""
 
 MANY_USERS = 10_000_000
 """More than a round has tokens: no two records are alike, whatever remembers some is no help."""
+
+T = TypeVar("T")
 
 _KEYS = Keys()
 _RANDOM_CHARS = 32
@@ -30,7 +41,10 @@ _ALPHABET = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # The bias of 256 values over 62 digits is nothing to a benchmark.
 _TO_ALPHABET = bytes(_ALPHABET[byte % 62] for byte in range(256))
 _PAIRS = [bytes((high, low)) for high in _ALPHABET for low in _ALPHABET]
-_RECORD = b'{"v":1,"sub":"%b","acl":["' + ACL + b'"],"ttl":%d,"groups":["staff","vpn-users"]}'
+_RECORD = b'{"v":1,"sub":"%b","acl":["%b"],"ttl":%d,"groups":["' + b'","'.join(GROUPS) + b'"]%b}'
+_BINDINGS = (
+    b',"src":["%b"],"host":["' + HOST + b'"],"method":["' + METHOD + b'"],"path":["' + PATH + b'"]'
+)
 _SET = b"*6\r\n$3\r\nSET\r\n$70\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$4\r\n%d\r\n$2\r\nNX\r\n"
 _SET_REPLY = b"+OK\r\n"
 _CHUNK = 1000
@@ -52,6 +66,8 @@ class Issued(NamedTuple):
     text: bytes
     digest: bytes
     user: bytes
+    session: bytes = b""
+    """The id of a session that it has opened, if the requests bring that."""
 
     @property
     def kid(self) -> bytes:
@@ -74,12 +90,22 @@ def spoil(token: Issued) -> Issued:
     return Issued(text, digest(text), token.user)
 
 
-def issue(redis_socket: str, tokens: Iterable[Issued]) -> None:
-    """Write the records: one pipelined SET .. EX .. NX each, as the contract has it."""
+def client_address(index: int) -> bytes:
+    """Say from where the index-th request comes, in network order."""
+    return b"\x0a" + (index % CLIENTS).to_bytes(2, "big") + b"\x07"
+
+
+def issue(
+    redis_socket: str, tokens: Iterable[Issued], acl: bytes = ACL, *, is_bound: bool = False
+) -> None:
+    """Write the records: one pipelined SET .. EX .. NX each, as the contract has it.
+
+    The index-th token is bound to where the index-th request comes from, if at all.
+    """
     with socket.socket(socket.AF_UNIX) as store:
         store.connect(redis_socket)
-        for chunk in _chunks(tokens):
-            store.sendall(b"".join([_set_command(token) for token in chunk]))
+        for chunk in chunks(enumerate(tokens)):
+            store.sendall(b"".join([_set_command(*one, acl, is_bound) for one in chunk]))
             expected = _SET_REPLY * len(chunk)
             reply = store.recv(len(expected), socket.MSG_WAITALL)
             if reply != expected:
@@ -92,7 +118,7 @@ def reap(redis_socket: str, tokens: Iterable[Issued]) -> int:
         script = client.register_script(_REAP)
         return sum(
             int(script(keys=[_KEYS.token(token.digest) for token in chunk]))
-            for chunk in _chunks(tokens)
+            for chunk in chunks(tokens)
         )
 
 
@@ -103,12 +129,19 @@ def _seal(body: bytes) -> bytes:
     return text + _PAIRS[check // 62**4] + _PAIRS[high] + _PAIRS[low]
 
 
-def _set_command(token: Issued) -> bytes:
-    record = _RECORD % (token.user, TTL_S)
+def _set_command(index: int, token: Issued, acl: bytes, is_bound: bool) -> bytes:  # noqa: FBT001
+    bindings = _BINDINGS % _network(client_address(index)) if is_bound else b""
+    record = _RECORD % (token.user, acl, TTL_S, bindings)
     return _SET % (_KEYS.token(token.digest), len(record), record, TTL_S)
 
 
-def _chunks(tokens: Iterable[Issued]) -> Iterator[list[Issued]]:
-    remaining = iter(tokens)
+def _network(address: bytes) -> bytes:
+    """Name the /24 of an IPv4 address as records do."""
+    return b"%d.%d.%d.0/24" % tuple(address[:3])
+
+
+def chunks(many: Iterable[T]) -> Iterator[list[T]]:
+    """Cut into pieces that one write or one script call can bear."""
+    remaining = iter(many)
     while chunk := list(islice(remaining, _CHUNK)):
         yield chunk

@@ -1,14 +1,16 @@
 """What a round sends and what must come back, as bytes, before the clock starts.
 
 The expected ACKs come from one real answer. A probe is decoded and judged by meaning (`allow`,
-`class`, `reason`, `acl`, `user`, `kid`); only if it is right does it become the template of all
-others, which differ in ids, user and kid alone. The round then compares bytes.
+`class`, `reason`, `acl`, `user`, `kid`, `session`); only if it is right does it become the template
+of all others, which differ in ids, user and kid alone. The round then compares bytes. The id of a
+new session is nobody's to foresee: it is blanked before it is compared, and kept for Redis.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from bench.corpus import ACL, Issued
+from bench.corpus import HOST, METHOD, PATH, Issued, client_address
 from bench.frames import (
     HEAD_BYTES,
     IDS_BYTES,
@@ -16,86 +18,121 @@ from bench.frames import (
     encode_ids,
     encode_notify,
 )
+from bench.scenario import Case, Proof
 from spoa.spop.codec import Address, Value
+from tokens.session import is_session_id
 
 PATHS = 64
-CLIENTS = 4096
-_HOST = b"app.example.com"
 
 
 class UnexpectedAnswer(Exception):
     """The agent's answer to a probe is not the one this scenario is about."""
 
 
+class Span(NamedTuple):
+    """From where to where in an ACK stands what nobody can foresee."""
+
+    start: int
+    stop: int
+
+
+NOWHERE: Final = Span(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
-class Expectation:
-    """What every ACK of a scenario says besides the user and the kid."""
+class Template:
+    """One ACK for all of a scenario."""
 
-    verdict: bytes
-    reason: bytes
-
-    def fault(self, answer: dict[bytes, Value], token: Issued) -> str | None:
-        """Say what is wrong with an answer, or None."""
-        wanted: dict[bytes, Value] = {b"reason": self.reason, b"class": self.verdict, b"acl": ACL}
-        if self.verdict == b"allow":
-            wanted |= {b"allow": True, b"user": token.user, b"kid": token.kid}
-        elif answer.get(b"allow"):
-            return "allow instead of a refusal"
-        return fault_between(wanted, answer)
-
-
-CONSUMED = Expectation(b"allow", b"ok")
-REPLAYED = Expectation(b"denied", b"replayed")
-MALFORMED = Expectation(b"denied", b"malformed")
+    text: bytes
+    fresh: Span
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests in sending order, and the ACK that each must get."""
+    """Requests in sending order, and the ACK that each must get, blank where it is fresh."""
 
     frames: list[bytes]
     acks: list[bytes]
+    fresh: Span = NOWHERE
 
 
-def build_load(tokens: Iterable[Issued], ack_template: bytes) -> Load:
+def build_load(tokens: Iterable[Issued], case: Case, template: Template) -> Load:
     """Encode one request per token, and its ACK."""
     frames = []
     acks = []
     for index, token in enumerate(tokens):
         ids = encode_ids(index)
-        frames.append(encode_request(index, ids, token))
-        acks.append(ack_template % {b"ids": ids, b"user": token.user, b"kid": token.kid})
-    return Load(frames, acks)
+        frames.append(encode_request(index, ids, token, case))
+        acks.append(template.text % {b"ids": ids, b"user": token.user, b"kid": token.kid})
+    return Load(frames, acks, template.fresh)
 
 
-def encode_request(index: int, ids: bytes, token: Issued) -> bytes:
-    """Encode what HAProxy asks for one request of a program: all arguments but `at`."""
+def encode_request(index: int, ids: bytes, token: Issued, case: Case) -> bytes:
+    """Encode what HAProxy asks for one request: all arguments but `at`, absent ones as NULL."""
     return encode_notify(
         ids,
         {
-            b"acl": ACL,
-            b"token": token.text,
-            b"via": b"header",
-            b"src": Address(b"\x0a" + (index % CLIENTS).to_bytes(3, "big")),
-            b"host": _HOST,
-            b"method": b"GET",
-            b"path": b"/rest/api/content/%d" % (index % PATHS),
+            b"acl": case.acl,
+            b"token": token.text if case.proof is Proof.TOKEN else None,
+            b"via": case.via,
+            b"session": token.session if case.proof is Proof.SESSION else None,
+            b"nonce": None,
+            b"src": Address(client_address(index)),
+            b"host": HOST,
+            b"method": METHOD,
+            b"path": PATH + b"/content/%d" % (index % PATHS),
             b"id": b"00000000-0000-4000-8000-%012x" % index,
         },
     )
 
 
-def template_of(ack: bytes, token: Issued, expected: Expectation) -> bytes:
+def template_of(ack: bytes, token: Issued, case: Case) -> Template:
     """Turn a right answer into the template of all. Raises UnexpectedAnswer for a wrong one."""
+    expected = case.expected
     try:
-        fault = expected.fault(decode_actions(ack), token)
+        answer = decode_actions(ack)
+        fault = _fault(answer, token, case)
     except ValueError as error:
         fault = str(error)
     if fault:
         raise UnexpectedAnswer(f"the agent does not answer {expected.reason.decode()}: {fault}")
+    fresh = NOWHERE
+    session = answer.get(b"session")
+    if isinstance(session, bytes):
+        start = ack.index(session)
+        fresh = Span(start, start + len(session))
+        ack = blanked(ack, fresh)
     actions = ack[HEAD_BYTES + IDS_BYTES :].replace(b"%", b"%%")
     actions = actions.replace(token.user, b"%(user)b").replace(token.kid, b"%(kid)b")
-    return ack[:HEAD_BYTES] + b"%(ids)b" + actions
+    return Template(ack[:HEAD_BYTES] + b"%(ids)b" + actions, fresh)
+
+
+def blanked(ack: bytes, fresh: Span) -> bytes:
+    """Take out of an ACK what nobody can foresee."""
+    return ack[: fresh.start] + bytes(fresh.stop - fresh.start) + ack[fresh.stop :]
+
+
+def _fault(answer: dict[bytes, Value], token: Issued, case: Case) -> str | None:
+    """Say what is wrong with an answer, or None."""
+    expected = case.expected
+    wanted: dict[bytes, Value] = {
+        b"reason": expected.reason,
+        b"class": expected.verdict,
+        b"acl": expected.acl,
+    }
+    if expected.verdict == b"allow":
+        wanted |= {b"allow": True}
+        if case.proof is not Proof.ADDRESS:
+            wanted |= {b"user": token.user, b"kid": token.kid}
+    elif answer.get(b"allow"):
+        return "allow instead of a refusal"
+    if _is_opened(answer.get(b"session")) is not expected.opens_session:
+        return "no new session" if expected.opens_session else "a new session"
+    return fault_between(wanted, answer)
+
+
+def _is_opened(session: Value) -> bool:
+    return isinstance(session, bytes) and is_session_id(session)
 
 
 def fault_of(got: bytes, expected: bytes) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.corpus import MANY_USERS
-from bench.player import Scenario
+from bench.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         users=given.users,
         workers=given.workers,
         generators=given.generators,
-        scenarios=tuple(given.scenario or Scenario),
+        scenarios=tuple(dict.fromkeys(given.scenario or Scenario)),
         pin=given.pin,
         json=given.json,
     )
@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--seconds", type=_positive, default=3.0, help="length of a round, about")
-    add("--rounds", type=_count, default=3, help="rounds of each kind; the table has medians")
+    add("--seconds", type=_positive, default=1.0, help="length of a round, about")
+    add("--rounds", type=_count, default=5, help="rounds of each kind; the table has medians")
     add("--connections", type=_count, default=16, help="SPOP connections")
     add("--in-flight", type=_count, default=20, help="requests in flight on each; HAProxy has 20")
     add("--rate", type=_positive, action="append", help="open loop: requests/s; may be repeated")

@@ -1,24 +1,27 @@
-"""The run: which rounds, how long each, against whom; one Result per line of the table."""
+"""The run: which rounds, in which order, against whom; one Result per line of the table."""
 
 import multiprocessing
 import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 from bench import echo
 from bench.options import Options
-from bench.player import Job, Scenario
+from bench.player import Job
 from bench.rounds import Figures, Measured, Round, play_round
+from bench.scenario import ACLS, WITHOUT_AUDIT, Asked, Scenario
 from bench.servers import Server, private_redis, real_agent
 
-_WARM_UP_SHARE = 0.1
+_WARM_UP_SHARE = 0.2
 _WARM_UP_RATE = 50_000
 _LEAST_REQUESTS = 500
+
+_SETTINGS = {Asked.AGENT: ACLS, Asked.UNAUDITED: {**ACLS, **WITHOUT_AUDIT}}
 
 Say = Callable[[str], None]
 
@@ -34,16 +37,18 @@ class Result:
     @property
     def median(self) -> Figures:
         """The median of each figure by itself."""
-        names = dict.fromkeys(name for one in self.rounds for name in one.figures)
-        return {
-            name: median(one.figures[name] for one in self.rounds if name in one.figures)
-            for name in names
-        }
+        return median_of([one.figures for one in self.rounds])
 
     @property
     def wrong(self) -> Counter[str]:
         """Everything that was wrong in any round, by what it was."""
         return sum((one.wrong for one in self.rounds), Counter[str]())
+
+
+def median_of(rows: Sequence[Figures]) -> Figures:
+    """Take the median of each figure by itself, of the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: median(row[name] for row in rows if name in row) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,41 +65,69 @@ def cores_of(options: Options) -> Cores:
     return Cores(allowed[-1:], allowed[:-1]) if options.pin else Cores(allowed, allowed)
 
 
-def run(options: Options, directory: Path, say: Say) -> Iterator[Result]:
-    """Measure everything that was asked for, in a fixed order."""
-    if Scenario.CEILING in options.scenarios:
-        yield _measure_ceiling(options, directory, say)
-    against_agent = [one for one in options.scenarios if one is not Scenario.CEILING]
-    if not against_agent:
-        return
-    say("starting Redis and the agent")
-    with (
-        private_redis(directory) as store,
-        real_agent(directory, store.socket, options.workers) as agent,
-    ):
-        _pin(options, store, agent)
-        measured = {"agent": agent, "redis": store}
-        for scenario in against_agent:
-            rates = options.rates if scenario is Scenario.OPEN else (None,)
-            for rate in rates:
-                job = _job(options, scenario, agent.socket, store.socket, rate)
-                yield _measure(options, job, rate, measured, say)
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the table while it is measured: its job, who works on it, what came of it."""
+
+    job: Job
+    measured: Mapping[str, Measured]
+    result: Result
+
+    def __str__(self) -> str:
+        rate = self.result.rate
+        return f"{self.job.scenario} {rate:g}/s" if rate else str(self.job.scenario)
 
 
-def _pin(options: Options, store: Server, agent: Server) -> None:
+def run(options: Options, directory: Path, say: Say) -> list[Result]:
+    """Measure everything that was asked for.
+
+    First the first round of all lines, then the second one backwards, and so on: a machine that
+    becomes slower, or faster, does so for all of them, and their ratios hold.
+    """
+    with ExitStack() as stack:
+        say("starting Redis and the agents")
+        lines = list(_lines(options, directory, stack))
+        lines = [_sized(options, line, say) for line in lines]
+        for number in range(options.rounds):
+            for line in lines if number % 2 == 0 else reversed(lines):
+                say(f"{line}: round {number + 1} of {options.rounds}, {line.job.requests} requests")
+                line.result.rounds.append(play_round(line.job, options.generators, line.measured))
+        return [line.result for line in lines]
+
+
+def _lines(options: Options, directory: Path, stack: ExitStack) -> Iterator[_Line]:
+    """Start whom these scenarios need, and say what each of them asks."""
     cores = cores_of(options)
-    store.pin(cores.others)
-    agent.pin(cores.agent)
+    store: Server | None = None
+    agents: dict[Asked, Server] = {}
+    for scenario in options.scenarios:
+        asked = scenario.case.asked
+        if asked is Asked.ECHO:
+            path = stack.enter_context(echo_agent(directory, cores.agent))
+            yield _line(options, scenario, path, "", None, {})
+            continue
+        if store is None:
+            store = stack.enter_context(private_redis(directory))
+            store.pin(cores.others)
+        if asked not in agents:
+            place = directory / asked.value
+            starting = real_agent(place, store.socket, options.workers, _SETTINGS[asked])
+            agents[asked] = stack.enter_context(starting)
+            agents[asked].pin(cores.agent)
+        measured = {"agent": agents[asked], "redis": store}
+        for rate in options.rates if scenario.case.is_open_loop else (None,):
+            yield _line(options, scenario, agents[asked].socket, store.socket, rate, measured)
 
 
-def _measure_ceiling(options: Options, directory: Path, say: Say) -> Result:
-    with echo_agent(directory, cores_of(options).agent) as path:
-        job = _job(options, Scenario.CEILING, path, "", None)
-        return _measure(options, job, None, {}, say)
-
-
-def _job(options: Options, scenario: Scenario, agent: str, store: str, rate: float | None) -> Job:
-    return Job(
+def _line(  # noqa: PLR0917 - in the order of a sentence: who asks what, of whom, how fast
+    options: Options,
+    scenario: Scenario,
+    agent: str,
+    store: str,
+    rate: float | None,
+    measured: Mapping[str, Measured],
+) -> _Line:
+    job = Job(
         scenario=scenario,
         requests=0,
         connections=options.connections,
@@ -105,29 +138,23 @@ def _job(options: Options, scenario: Scenario, agent: str, store: str, rate: flo
         redis_socket=store,
         cores=cores_of(options).others,
     )
+    return _Line(job, measured, Result(scenario, rate))
 
 
-def _measure(
-    options: Options, job: Job, rate: float | None, measured: Mapping[str, Measured], say: Say
-) -> Result:
-    """Warm up, then play the rounds.
+def _sized(options: Options, line: _Line, say: Say) -> _Line:
+    """Warm up, and see how many requests fill a round.
 
     A round has a number of requests, not an end: so every token prepared for it is asked for,
-    and Redis can be asked for all of them afterwards. A warm-up tells how many fit the time.
+    and Redis can be asked for all of them afterwards.
     """
-    result = Result(job.scenario, rate)
-    name = f"{job.scenario} {rate:g}/s" if rate else str(job.scenario)
-    say(f"{name}: warming up")
-    warm_up = _sized(job, job.rate * options.seconds * _WARM_UP_SHARE)
-    reached = play_round(warm_up, options.generators, measured).figures.get("requests_per_s", 0)
-    sized = _sized(job, (rate or reached) * options.seconds)
-    for number in range(options.rounds):
-        say(f"{name}: round {number + 1} of {options.rounds}, {sized.requests} requests")
-        result.rounds.append(play_round(sized, options.generators, measured))
-    return result
+    say(f"{line}: warming up")
+    warm_up = _with(line.job, line.job.rate * options.seconds * _WARM_UP_SHARE)
+    reached = play_round(warm_up, options.generators, line.measured).figures
+    rate = line.result.rate or reached.get("requests_per_s", 0)
+    return replace(line, job=_with(line.job, rate * options.seconds))
 
 
-def _sized(job: Job, requests: float) -> Job:
+def _with(job: Job, requests: float) -> Job:
     return replace(job, requests=max(int(requests), _LEAST_REQUESTS))
 
 

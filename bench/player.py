@@ -4,59 +4,25 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from multiprocessing.connection import Connection
 
 from bench.channel import ask_once, connect
-from bench.corpus import Issued, issue, mint, reap, spoil
+from bench.corpus import Issued, issue, mint, spoil
 from bench.frames import encode_at, encode_ids
 from bench.generator import Generator, Tally
-from bench.load import (
-    CONSUMED,
-    MALFORMED,
-    REPLAYED,
-    Expectation,
-    Load,
-    build_load,
-    encode_request,
-    template_of,
-)
-
-REPEATED_TOKENS = 20_000
-"""Where a token may come twice, so many go round: more than can be in flight at once."""
+from bench.holdings import IDLE_MS, grant_all, open_sessions
+from bench.load import Load, Template, build_load, encode_request, template_of
+from bench.scenario import Case, Proof, Scenario
+from bench.verdict import verify
 
 _TIMER_SLACK_NS = b"1000"
 
 
-class Scenario(StrEnum):
-    """What is asked of the agent."""
-
-    CEILING = "ceiling"  # whatever: it is the echo agent that answers
-    CONSUME = "consume"
-    OPEN = "open"  # consume, too, but at a fixed rate
-    REPLAY = "replay"
-    MALFORMED = "malformed"
-
-    @property
-    def consumes(self) -> bool:
-        return self in (Scenario.CONSUME, Scenario.OPEN)
-
-
-ECHOED = Expectation(b"denied", b"echo")
-_EXPECTED = {
-    Scenario.CEILING: ECHOED,
-    Scenario.CONSUME: CONSUMED,
-    Scenario.OPEN: CONSUMED,
-    Scenario.REPLAY: REPLAYED,
-    Scenario.MALFORMED: MALFORMED,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One process's share of a round. `rate` is used by Scenario.OPEN alone."""
+    """One process's share of a round. `rate` is used by the open loop alone."""
 
     scenario: Scenario
     requests: int
@@ -95,7 +61,7 @@ def play(job: Job, control: Connection) -> None:
         tally = _run(generator, job, start)
         cpu_s = time.process_time() - cpu_s
         control.send("finished")
-        verify(job, tokens, tally)
+        verify(job.scenario, job.redis_socket, tokens, tally)
         control.send(
             Played(
                 tally.right,
@@ -112,32 +78,42 @@ def play(job: Job, control: Connection) -> None:
 
 
 def _prepare(job: Job) -> tuple[list[Issued], Load]:
-    repeats = not job.scenario.consumes
-    count = min(job.requests, REPEATED_TOKENS) if repeats else job.requests
+    case = job.scenario.case
+    count = min(job.requests, case.goes_round or job.requests)
     probe, *tokens = mint(1 + count, job.users)
-    if job.scenario is Scenario.MALFORMED:
-        probe, *tokens = map(spoil, (probe, *tokens))
-    elif job.scenario is not Scenario.CEILING:
-        issue(job.redis_socket, (probe, *tokens))
+    if case.is_granted:
+        grant_all(job.redis_socket, case.acl)
+    (probe,), tokens = (_prove(job, part) for part in ([probe], tokens))
     if job.scenario is Scenario.REPLAY:
         _consume(job, probe, tokens)
-    load = build_load(tokens, _template(job, probe, _EXPECTED[job.scenario]))
-    if repeats:
-        times = -(-job.requests // len(tokens))
-        load = Load((load.frames * times)[: job.requests], (load.acks * times)[: job.requests])
-    return tokens, load
+    load = build_load(tokens, case, _template(job, probe, case))
+    times = -(-job.requests // count)
+    frames, acks = (load.frames * times)[: job.requests], (load.acks * times)[: job.requests]
+    return tokens, Load(frames, acks, load.fresh)
 
 
-def _consume(job: Job, probe: Issued, tokens: Iterable[Issued]) -> None:
-    load = build_load(tokens, _template(job, probe, CONSUMED))
-    tally = _generator(job, load).run_closed()
+def _prove(job: Job, tokens: Sequence[Issued]) -> list[Issued]:
+    """Make these tokens, or what they have opened, known to Redis."""
+    case = job.scenario.case
+    if case.proof is Proof.SESSION:
+        return open_sessions(job.redis_socket, tokens, case.acl, IDLE_MS if case.is_idle else None)
+    if job.scenario is Scenario.MALFORMED:
+        return list(map(spoil, tokens))
+    if case.proof is Proof.TOKEN and job.redis_socket:
+        issue(job.redis_socket, tokens, case.acl, is_bound=case.is_bound)
+    return list(tokens)
+
+
+def _consume(job: Job, probe: Issued, tokens: Sequence[Issued]) -> None:
+    case = Scenario.CONSUME.case
+    tally = _generator(job, build_load(tokens, case, _template(job, probe, case))).run_closed()
     if tally.wrong:
         raise RuntimeError(f"while consuming what is to be replayed: {dict(tally.wrong)}")
 
 
-def _template(job: Job, probe: Issued, expected: Expectation) -> bytes:
-    frame = encode_request(0, encode_ids(0), probe) + encode_at(time.time())
-    return template_of(ask_once(job.agent_socket, frame), probe, expected)
+def _template(job: Job, probe: Issued, case: Case) -> Template:
+    frame = encode_request(0, encode_ids(0), probe, case) + encode_at(time.time())
+    return template_of(ask_once(job.agent_socket, frame), probe, case)
 
 
 def _generator(job: Job, load: Load) -> Generator:
@@ -146,7 +122,7 @@ def _generator(job: Job, load: Load) -> Generator:
 
 
 def _run(generator: Generator, job: Job, start: float) -> Tally:
-    if job.scenario is Scenario.OPEN:
+    if job.scenario.case.is_open_loop:
         _sharpen_timer()
         return generator.run_open(job.rate, start)
     time.sleep(max(start - time.perf_counter(), 0))
@@ -157,13 +133,3 @@ def _sharpen_timer() -> None:
     """Wake up when asked: the default slack adds 50 us to every wait of the schedule."""
     with open("/proc/self/timerslack_ns", "wb", buffering=0) as slack:  # noqa: PTH123 - unbuffered
         slack.write(_TIMER_SLACK_NS)
-
-
-def verify(job: Job, tokens: Iterable[Issued], tally: Tally) -> None:
-    """Ask Redis itself: exactly the requests answered `ok` are the tokens consumed."""
-    if job.scenario in (Scenario.CEILING, Scenario.MALFORMED):
-        return
-    consumed = reap(job.redis_socket, tokens)
-    if job.scenario.consumes and consumed != tally.right:
-        fault = f"{consumed} consumed in Redis, {tally.right} answered ok"
-        tally.wrong[fault] += abs(consumed - tally.right)

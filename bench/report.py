@@ -7,21 +7,23 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.corpus import MANY_USERS
 from bench.options import Options
-from bench.plan import Result
-from bench.player import Scenario
+from bench.plan import Result, median_of
 from bench.rounds import Figures
+from bench.scenario import Scenario
 from bench.servers import limits
 
 _ROOT = Path(__file__).parent.parent
 _NOT_MEASURED = """\
 Not measured: HAProxy and its clients, a network (all sockets are unix sockets), TLS, more than
-one Redis, replicas, persistence, refusals other than replayed and malformed, connection set-up,
-reconnects, memory. Generator, Redis and agent share the machine's cores."""
+one Redis, replicas, persistence, refusals other than replayed and malformed, revocations and
+blocks in force, connection set-up, reconnects, memory. Generator, Redis and agent share the
+machine's cores."""
 
 _CLOSED = (
     ("requests/s", "requests_per_s", "{:,.0f}"),
@@ -44,6 +46,21 @@ _OPEN = (
     ("late p50", "late_p50_ms", "{:.2f}"),
     ("late p99", "late_p99_ms", "{:.2f}"),
     ("wrong", "wrong", "{:.0f}"),
+)
+_COMPARED = (
+    ("requests/s", "requests_per_s", "{:.2f}"),
+    ("per agent core", "per_agent_core", "{:.2f}"),
+    ("per redis core", "per_redis_core", "{:.2f}"),
+)
+_RATIOS = (
+    (Scenario.BOUND, Scenario.CONSUME),
+    (Scenario.IP_TOKEN, Scenario.CONSUME),
+    (Scenario.GRANT, Scenario.CONSUME),
+    (Scenario.SESSION, Scenario.CONSUME),
+    (Scenario.SESSION_COLD, Scenario.CONSUME),
+    (Scenario.SESSION_IDLE, Scenario.CONSUME),
+    (Scenario.SESSION_OPEN, Scenario.CONSUME),
+    (Scenario.CONSUME, Scenario.UNAUDITED),
 )
 
 
@@ -75,8 +92,8 @@ def header(facts: Mapping[str, str], options: Options) -> str:
 
 def tables(results: Sequence[Result]) -> str:
     """Lay out medians: the closed loop, then the open one, then whatever was wrong."""
-    closed = [one for one in results if one.scenario is not Scenario.OPEN]
-    opened = [one for one in results if one.scenario is Scenario.OPEN]
+    closed = [one for one in results if not one.scenario.case.is_open_loop]
+    opened = [one for one in results if one.scenario.case.is_open_loop]
     parts = []
     if closed:
         parts += ["Closed loop. CPU in us per request; a core's worth is 1,000,000 / agent us."]
@@ -85,6 +102,9 @@ def tables(results: Sequence[Result]) -> str:
         parts += ["Open loop, consuming. Latency counts from the scheduled moment; `late` of it"]
         parts += ["is the generator's own."]
         parts += [_table(_OPEN, [(f"{one.rate:,.0f}/s", one.median) for one in opened])]
+    if compared := [pair for pair in map(partial(_compare, results), _RATIOS) if pair]:
+        parts += ["Ratios: the median of those of each round."]
+        parts += [_table(_COMPARED, compared)]
     faults = [f"  {one.scenario}: {n} x {what}" for one in results for what, n in one.wrong.items()]
     if faults:
         parts += ["Wrong:", *faults]
@@ -113,8 +133,23 @@ def write_json(
 
 
 def _complete(figures: Figures) -> Figures:
-    agent_us = figures.get("agent_us")
-    return {**figures, "per_agent_core": 1e6 / agent_us} if agent_us else figures
+    per_core = {f"per_{name}_core": figures.get(f"{name}_us") for name in ("agent", "redis")}
+    return figures | {name: 1e6 / spent_us for name, spent_us in per_core.items() if spent_us}
+
+
+def _compare(
+    results: Sequence[Result], pair: tuple[Scenario, Scenario]
+) -> tuple[str, Figures] | None:
+    """Compare two scenarios, round by round. None if one of them was not measured."""
+    of = {one.scenario: [_complete(round_.figures) for round_ in one.rounds] for one in results}
+    if not all(scenario in of for scenario in pair):
+        return None
+    columns = zip(*(of[scenario] for scenario in pair), strict=True)
+    ratios = [
+        {key: one[key] / other[key] for _, key, _ in _COMPARED if one.get(key) and other.get(key)}
+        for one, other in columns
+    ]
+    return " / ".join(pair), median_of(ratios)
 
 
 def _table(columns: Sequence[tuple[str, str, str]], rows: Sequence[tuple[str, Figures]]) -> str:

@@ -75,13 +75,17 @@ def private_redis(directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def real_agent(directory: Path, redis_socket: str, workers: int) -> Iterator[Server]:
-    """Run `kat serve` with its defaults, but for the places, the Redis, the workers and limits."""
+def real_agent(
+    directory: Path, redis_socket: str, workers: int, settings: Mapping[str, str]
+) -> Iterator[Server]:
+    """Run `kat serve` with its defaults, but for places, Redis, workers, limits and `settings`."""
+    directory.mkdir(exist_ok=True)
     metrics = f"127.0.0.1:{_free_port()}"
     foreign = {name: value for name, value in os.environ.items() if not name.startswith("KAT_")}
     environment = (
         foreign
         | limits()
+        | dict(settings)
         | {
             "KAT_STATE_DIR": str(directory),
             "KAT_RUN_DIR": str(directory),

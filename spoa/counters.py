@@ -15,7 +15,7 @@ from spoa.spop.constants import StatusCode
 
 REASONS = (
     *("ok", "session", "grant"),
-    *("missing", "session_expired"),
+    *("missing", "session_expired", "no_grant", "logged_out"),
     *("malformed", "unknown", "replayed", "fenced", "early"),
     *("wrong_acl", "wrong_host", "wrong_method", "wrong_path", "wrong_src", "wrong_nonce"),
     *("bad_record", "revoked", "blocked"),
@@ -58,6 +58,11 @@ class Layout:
         self.disconnects = self._take(len(_STATUSES) * len(CLOSED_BY))
         self.protocol_errors = self._take(len(_STATUSES))
         self.opened = self._take(1)
+        self.sessions_opened = self._take(1)
+        self.grants_opened = self._take(1)
+        self.asked_again = self._take(1)
+        self.fence_moves = self._take(1)
+        self.audit_lost = self._take(1)
         # The gauges come last: they die with their worker, the counters above do not.
         self.connections = self._take(1)
         self.in_flight = self._take(1)
@@ -155,6 +160,12 @@ class WorkerCounters:
         self._cells[start + bisect_left(BATCH_SIZES, size)] += 1
         self._floats[start + len(BATCH_SIZES) + 1] += size
 
+    def sessions_opened(self, number: int) -> None:
+        self._cells[self._layout.sessions_opened] += number
+
+    def grants_opened(self, number: int) -> None:
+        self._cells[self._layout.grants_opened] += number
+
     def in_flight(self, number: int) -> None:
         self._cells[self._layout.in_flight] = number
 
@@ -179,6 +190,18 @@ class WorkerCounters:
     def store_error(self, kind: str) -> None:
         known = kind if kind in STORE_ERRORS else "other"
         self._cells[self._layout.store_errors + STORE_ERRORS.index(known)] += 1
+
+    def asked_again(self) -> None:
+        """Count a batch that was sent a second time, because the replies to the first were lost."""
+        self._cells[self._layout.asked_again] += 1
+
+    def fence_moved(self) -> None:
+        """Count a Redis that was found to be another than before: older tokens are refused."""
+        self._cells[self._layout.fence_moves] += 1
+
+    def audit_lost(self, number: int) -> None:
+        """Count entries of the audit that Redis did not take. Nobody waits for them."""
+        self._cells[self._layout.audit_lost] += number
 
     def heartbeat(self, monotonic: float) -> None:
         """Say that the loop turns. The first one tells the supervisor that this worker serves."""

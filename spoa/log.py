@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from time import gmtime, strftime
 
-from spoa.config.model import Log, LogFormat
+from spoa.config.sections import Log, LogFormat
 
 log = logging.getLogger("kat")
 
@@ -26,12 +26,17 @@ def fields(**values: str | float | bool | None) -> dict[str, object]:
 def configure(settings: Log) -> None:
     """Write the lines that `settings` ask for, in their format, once."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if settings.format is LogFormat.JSON else _Logfmt())
+    handler.setFormatter(formatter(settings))
     for name in _SPEAKERS:
         speaker = logging.getLogger(name)
         speaker.handlers = [handler]
         speaker.propagate = False
         speaker.setLevel(settings.level.upper())
+
+
+def formatter(settings: Log) -> logging.Formatter:
+    """Return what writes a line in the format that `settings` ask for."""
+    return _Json() if settings.format is LogFormat.JSON else _Logfmt()
 
 
 class _Logfmt(logging.Formatter):

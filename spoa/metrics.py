@@ -46,6 +46,7 @@ class KatCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         cells, floats = merged(self._fleet.counters)
         yield self._requests(cells)
+        yield from self._opened(cells)
         yield from self._histograms(cells, floats)
         yield from self._connections(cells)
         yield from self._store(cells)
@@ -56,6 +57,15 @@ class KatCollector(Collector):
         for acl, reason in product(self._layout.acls, REASONS):
             family.add_metric([acl, reason], cells[self._layout.request(acl, reason)])
         return family
+
+    def _opened(self, cells: Sequence[int]) -> Iterator[Metric]:
+        layout = self._layout
+        for name, meaning, cell in (
+            ("kat_sessions_opened", "Sessions that tokens opened.", layout.sessions_opened),
+            ("kat_grants_opened", "Addresses that tokens opened.", layout.grants_opened),
+            ("kat_audit_lost", "Audit entries that Redis did not take.", layout.audit_lost),
+        ):
+            yield CounterMetricFamily(name, meaning, cells[cell])
 
     def _histograms(self, cells: Sequence[int], floats: Sequence[float]) -> Iterator[Metric]:
         for name, meaning, start, bounds in (
@@ -114,6 +124,16 @@ class KatCollector(Collector):
         for offset, kind in enumerate(STORE_ERRORS):
             errors.add_metric([kind], cells[self._layout.store_errors + offset])
         yield errors
+        yield CounterMetricFamily(
+            "kat_store_asked_again",
+            "Batches sent a second time, because the replies to the first were lost.",
+            cells[self._layout.asked_again],
+        )
+        yield CounterMetricFamily(
+            "kat_store_fence_moves",
+            "Restarts and promotions of Redis, as each worker met them.",
+            cells[self._layout.fence_moves],
+        )
 
     def _workers(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("kat_workers", "Worker processes running.", self._fleet.running)

@@ -58,6 +58,7 @@ def test_the_wheel_holds_every_file_of_its_packages(wheel: list[str]) -> None:
     ours = {str(p.relative_to(ROOT)) for p in files() if p.relative_to(ROOT).parts[0] in PACKAGES}
     assert ours - set(wheel) == set()
     assert {"haproxy/haproxy.cfg", "haproxy/kat.spoe.conf", "tokens/redeem.lua"} <= set(wheel)
+    assert "tokens/py.typed" in wheel, "type checkers of other services look for it"
 
 
 def test_files_are_plain_ascii() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ["bash", "cat", "dirname", "env", "grep", "rm", "sha256sum"]
-PROGRAMS = ["redis-server", "haproxy", "curl"]
+PROGRAMS = ["redis-server", "haproxy", "curl", "node", "openssl"]
 
 
 @dataclass
@@ -120,6 +120,16 @@ def test_apt_is_announced_and_its_noise_is_hidden(machine: Machine) -> None:
     assert done.returncode == 0
     assert "installing redis-server with apt-get through sudo" in done.stderr
     assert "Reading package lists" not in done.stderr
+
+
+def test_the_tests_get_what_their_examples_run_on(machine: Machine) -> None:
+    """Who only tries the demo needs neither Node nor openssl; who tests gets both installed."""
+    lacks(machine, "node", "openssl")
+    log = sudo(machine, "exit 0")
+    machine.prepare("demo")
+    assert not log.exists()
+    machine.prepare("test")
+    assert log.read_text().splitlines()[-1].endswith(" nodejs openssl")
 
 
 def test_a_failing_apt_is_quoted(machine: Machine) -> None:

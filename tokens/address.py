@@ -1,13 +1,19 @@
 """A client's address as records, grants and logs write it. Pure."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final
 
 IPV4_PREFIXES = (24, 16, 8)
 IPV6_PREFIXES = (64, 56, 48, 32)
 """The networks a token may be bound to: few enough to name every one a client belongs to."""
 
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
+
+# RFC 6890: what no packet from elsewhere comes from.
+_UNSPECIFIED: Final = (ip_network("0.0.0.0/8"), ip_network("::"))
+_LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
 # Ten thousands of clients at 200 bytes each. A flood of new addresses costs 10 us apiece, as if
 # there were no cache, and never more memory than this.
@@ -28,6 +34,28 @@ def candidates(packed: bytes) -> bytes:
     prefixes = IPV4_PREFIXES if address.version == 4 else IPV6_PREFIXES  # noqa: PLR2004
     networks = [ip_network((packed, prefix), strict=False) for prefix in prefixes]
     return " ".join((str(address), *map(_text, networks))).encode()
+
+
+def is_unspecified(text: str) -> bool:
+    """Tell whether an address, or one in a network, stands for no host at all: no client has it."""
+    return _overlaps(text, _UNSPECIFIED)
+
+
+def is_loopback(text: str) -> bool:
+    """Tell whether an address, or one in a network, is this machine's own.
+
+    A gate behind a proxy on its own machine sees all of its visitors come from there.
+    """
+    return _overlaps(text, _LOOPBACK)
+
+
+def _overlaps(text: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Compare; false for what is no address: spelling is judged elsewhere."""
+    try:
+        asked = ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return any(asked.version == other.version and asked.overlaps(other) for other in networks)
 
 
 def _text(network: IPv4Network | IPv6Network) -> str:

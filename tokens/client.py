@@ -1,28 +1,40 @@
-"""Redis for commands that a human waits for: one try, a short wait, a sentence.
+"""Clients of `redis` for whatever a store URL names, that send no command twice.
 
-Not for the hot way (store.py), and not needed by services that issue (issue.py).
+`open_client` and `open_async_client` are for services that issue; `connect` is for commands that
+a human waits for: one try, a short wait, a sentence. None of them is for the hot way (store.py).
 """
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar, cast
 
 import redis
+import redis.asyncio
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
-    ResponseError,
-)
+from redis.cluster import ClusterNode
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisClusterException
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
+
+from tokens.tls import TlsFiles, client_context, client_options
+from tokens.url import ClusterUrl, Login, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
 
 TIMEOUT_S = 2.0
 """For connecting and for each reply: who waits longer for a store has none."""
 
-MIN_VERSION = (6, 2)
-"""Redis of the contract. Valkey's INFO tells a redis_version of 7.2 or later."""
+Client = redis.Redis | redis.RedisCluster
+"""Of one server, of what Sentinels watch, or of a cluster."""
+
+AsyncClient = redis.asyncio.Redis | redis.asyncio.RedisCluster
+
+SYSTEM_CAS = TlsFiles()
+
+T = TypeVar("T")
 
 
 class StoreFault(Exception):
@@ -33,125 +45,178 @@ class StoreUnreachable(StoreFault):
     """No Redis was there to refuse anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
-    """What a Redis says of itself."""
+def open_client(
+    url: str, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = TIMEOUT_S
+) -> Client:
+    """Make a client that sends no command twice. Close it when done.
 
-    server: str
-    version: str
-    role: str
-    eviction: str
-    is_open: bool
-    """Whether it let us in over TCP without a password."""
-    is_full: bool
-    """Whether it has reached its maxmemory, and refuses to store more."""
-    refusal: str
-    """Why it takes no commands just now: it is loading, or its disk is full. Mostly empty."""
-
-    def faults(self) -> list[str]:
-        """Say why tokens would not be safe in this Redis, or not consumable at all."""
-        faults = []
-        if tuple(int(part) for part in self.version.split(".")[:2]) < MIN_VERSION:
-            faults.append(f"version {self.version} is too old: 6.2 or later is needed")
-        if self.role != "master":
-            faults.append(f"it is a {self.role}: tokens can be consumed on a primary only")
-        if self.eviction != "noeviction":
-            faults.append(
-                f"maxmemory-policy is {self.eviction}: an evicted tombstone makes a consumed "
-                "token whole again; set noeviction"
+    That of a cluster asks for its nodes at once. Raises ValueError for a URL or TLS files that
+    cannot be used; redis.RedisError or redis.RedisClusterException for what Redis does.
+    """
+    place = parse_store_url(url)
+    retry = Retry(NoBackoff(), 0)
+    settings = _settings(place, tls, timeout_s)
+    match place:
+        case ServerUrl():
+            return redis.Redis(**_address(place), **settings, db=place.db, retry=retry)
+        case SentinelUrl():
+            sentinel = open_sentinels(place, tls=tls, timeout_s=timeout_s)
+            master = sentinel.master_for(  # type: ignore[no-untyped-call]
+                place.service, **settings, db=place.db, retry=retry
             )
-        if self.is_full:
-            faults.append("it is full: used_memory has reached maxmemory; raise maxmemory")
-        if self.refusal:
-            faults.append(f"it takes no commands: {self.refusal}")
-        return faults
+            return cast("redis.Redis", master)
+        case ClusterUrl():
+            seeds = [ClusterNode(*seed) for seed in place.seeds]  # type: ignore[no-untyped-call]
+            return redis.RedisCluster(startup_nodes=seeds, **settings, retry=retry)
+
+
+def open_sentinels(
+    place: SentinelUrl, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = TIMEOUT_S
+) -> Sentinel:
+    """Make clients of the Sentinels themselves: `.sentinels`, in the order of the URL."""
+    settings = _settings(place, tls, timeout_s) | _login(place.sentinel_login)
+    return Sentinel(  # type: ignore[no-untyped-call]
+        list(place.sentinels), sentinel_kwargs={**settings, "retry": Retry(NoBackoff(), 0)}
+    )
+
+
+def open_async_client(
+    url: str, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = TIMEOUT_S
+) -> AsyncClient:
+    """Make the same for asyncio. Close it when done, with `aclose`."""
+    place = parse_store_url(url)
+    retry = AsyncRetry(NoBackoff(), 0)
+    settings = _settings(place, tls, timeout_s)
+    match place:
+        case ServerUrl():
+            return redis.asyncio.Redis(**_address(place), **settings, db=place.db, retry=retry)
+        case SentinelUrl():
+            sentinel = _AsyncSentinels(  # type: ignore[no-untyped-call]
+                list(place.sentinels),
+                sentinel_kwargs={**settings, **_login(place.sentinel_login), "retry": retry},
+            )
+            found: redis.asyncio.Redis = sentinel.master_for(
+                place.service, _WatchedRedis, **settings, db=place.db, retry=retry
+            )
+            return found
+        case ClusterUrl():
+            seeds = [AsyncClusterNode(*seed) for seed in place.seeds]
+            return _TidyCluster(startup_nodes=seeds, **settings, retry=retry)
+
+
+class _AsyncSentinels(AsyncSentinel):
+    """Leaves no connection open to the Sentinels, which closing the primary's client would not."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            name, port = await super().discover_master(service_name)
+            return name, port
+        finally:
+            for client in self.sentinels:
+                await client.aclose()
+
+
+async def finish(asking: Coroutine[object, object, T]) -> T:
+    """Let a question of `redis` come to its end also when who asks is cancelled.
+
+    A connection of `redis` that is cancelled while it connects stays open. Only for questions that
+    have short time-outs of their own.
+    """
+    task = asyncio.create_task(asking)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
+class _WatchedRedis(redis.asyncio.Redis):
+    """Closes, with itself, the connection to the Sentinel that knew the way."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - redis'
+        await super().aclose(close_connection_pool)
+        if isinstance(self.connection_pool, AsyncSentinelConnectionPool):
+            for sentinel in self.connection_pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+
+class _TidyCluster(redis.asyncio.RedisCluster):
+    """Closes all of its connections, also after a failure.
+
+    `redis` 8.1 takes itself for closed when a command has failed, and leaves the others open.
+    """
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
 
 
 @contextlib.contextmanager
-def connect(url: str) -> Iterator[redis.Redis]:
-    """Open a client that sends no command twice. Raises StoreFault for whatever Redis does."""
-    client = redis.Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,  # in RESP 3 the password travels in HELLO, which an old server echoes
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
-    )
+def connect(url: str, tls: TlsFiles = SYSTEM_CAS) -> Iterator[Client]:
+    """Open a client for a command. Raises StoreFault for whatever Redis does, with a sentence."""
+    place = parse_store_url(url)
+    client = None
     try:
+        client = open_client(url, tls=tls, timeout_s=TIMEOUT_S)
         yield client
-    except redis.RedisError as error:
+    except (redis.RedisError, RedisClusterException) as error:
         # Not chained: the sentence says all, and the URL behind it may hold a password.
-        raise _fault(error)(_sentence(url, error)) from None
+        raise _fault(error)(sentence(place, error)) from None
     finally:
-        client.close()
+        if client is not None:
+            client.close()
 
 
-def describe_store(url: str) -> StoreFacts:
-    """Ask a Redis what it is. Raises StoreFault when it does not answer."""
-    with connect(url) as client:
-        info: dict[str, object] = client.info("everything")
-        return StoreFacts(
-            server="valkey" if "valkey_version" in info else "redis",
-            version=str(info.get("redis_version", "0.0")),
-            role=str(info.get("role", "unknown")),
-            eviction=str(info.get("maxmemory_policy", "unknown")),
-            is_open=urlsplit(url).scheme == "redis" and "@" not in url,
-            is_full=0 < _number(info, "maxmemory") <= _number(info, "used_memory"),
-            refusal=_refusal(client),
-        )
+def _settings(place: StoreUrl, tls: TlsFiles, timeout_s: float | None) -> dict[str, Any]:
+    if place.is_tls:
+        client_context(tls)  # the library would find faults in the files at the first connection
+    return {
+        **_login(place.login),
+        "protocol": 2,  # in RESP 3 the password travels in HELLO, which an old server echoes
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        **(client_options(tls) if place.is_tls else {}),
+    }
 
 
-def _number(info: dict[str, object], name: str) -> int:
-    value = info.get(name)
-    return value if isinstance(value, int) else 0
+def _login(login: Login) -> dict[str, str | None]:
+    return {"username": login.user, "password": login.password}
 
 
-def _refusal(client: redis.Redis) -> str:
-    """Ask for a PONG. Redis refuses it for what makes it refuse writes: MISCONF and the like.
-
-    The server's own verdict, and so more than INFO's rdb_last_bgsave_status tells: what that
-    leads to depends on `save`, `stop-writes-on-bgsave-error` and `appendonly`.
-    """
-    try:
-        client.ping()
-    except NoPermissionError:
-        return ""  # a user of the contract need not have PING
-    except (BusyLoadingError, ResponseError) as error:
-        return str(error)
-    return ""
+def _address(place: ServerUrl) -> dict[str, Any]:
+    if place.path:
+        return {"unix_socket_path": place.path}
+    return {"host": place.host.name, "port": place.host.port}
 
 
-def _fault(error: redis.RedisError) -> type[StoreFault]:
+def _fault(error: Exception) -> type[StoreFault]:
     is_answer = isinstance(error, AuthenticationError | BusyLoadingError)
     is_away = isinstance(error, redis.ConnectionError | redis.TimeoutError) and not is_answer
     return StoreUnreachable if is_away else StoreFault
 
 
-def _sentence(url: str, error: redis.RedisError) -> str:
+def sentence(place: StoreUrl, error: Exception) -> str:
+    """Say what Redis did, without the secrets that it or the library may quote."""
     match error:
-        case AuthenticationError() if "@" not in url:
-            return f"Redis at {_place(url)} asks for a password"
+        case AuthenticationError() if not place.login.password:
+            return f"Redis at {place} asks for a password"
         case AuthenticationError():
-            return f"Redis at {_place(url)} refuses the user or the password"
+            return f"Redis at {place} refuses the user or the password"
         case redis.TimeoutError():
-            return f"Redis at {_place(url)} does not answer within {TIMEOUT_S:.0f} s"
+            return f"Redis at {place} does not answer within {TIMEOUT_S:.0f} s"
+        case MasterNotFoundError():
+            return f"Redis at {place} cannot be reached: no Sentinel names a primary that is up"
         case redis.ConnectionError():
-            return f"Redis at {_place(url)} cannot be reached: {_reason(error)}"
+            return f"Redis at {place} cannot be reached: {spoken(error)}"
         case _:
-            # Without the arguments that Redis may echo: HELLO's and AUTH's hold the password.
-            said = str(error).partition(", with args")[0]
-            return f"Redis at {_place(url)} says: {said}"
+            return f"Redis at {place} says: {spoken(error)}"
 
 
-def _reason(error: redis.RedisError) -> str:
-    """Cut the library's sentence down to the system's: the place stands in ours already."""
+def spoken(error: Exception) -> str:
+    """Cut an error down to its own words: the place stands in ours already."""
     cause = error.__context__
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
-
-
-def _place(url: str) -> str:
-    """Name a Redis without its password."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return unquote(parts.path)
-    return f"{parts.hostname}:{parts.port or 6379}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    # Without the arguments that Redis may echo: HELLO's and AUTH's hold the password.
+    return str(error).partition(", with args")[0]

@@ -1,212 +1,201 @@
 r"""The policy: what is asked, what Redis must be asked, what the answer is. No I/O.
 
-    Check --> refuse without Redis?  --> Decision
-          \-> redeem(checks) --> Redis --> decide(replies) --> Decision
+    look    one check: refused without Redis, or what it needs there
+    judge   checks --> questions --> replies --> decisions, and what they open
+    open    what they open --> questions --> replies --> decisions
 
-Deny unless a positive yes: the only way to OK is Redis saying `ok` for this very digest with a
-record that reads strictly.
+`judge` and `open` are generators, one for a whole batch: they yield what to ask, are sent the
+replies in the same order, and return. What each mode wants stands in looks.py, what a proof is
+worth in judge.py.
+
+Deny unless a positive yes. There are three: Redis says that it consumed this very token now, and
+its record reads strictly; a session stands; a grant stands.
 """
 
-import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from hashlib import sha1
-from importlib.resources import files
-from itertools import count
+from itertools import chain, islice
 
-from tokens.address import candidates
-from tokens.record import BadRecord, Keys, read_identity
-from tokens.token import digest, is_well_formed, kid
-
-MAX_TOKENS_PER_CALL = 128
-"""One script call judges so many: Redis serves nobody else meanwhile (1 ms), and the costs of a
-call (INFO, TIME, its set-up: 6 us) are spread thin enough."""
-
-Reply = None | int | bytes | list["Reply"] | Exception
-"""What Redis answers to one command; its error replies are values here."""
-
-Command = tuple[bytes | int, ...]
+from tokens import cut
+from tokens.audit import Journal
+from tokens.judge import Found, Judge, fault_text
+from tokens.looks import LOOKS, look_logout
+from tokens.opening import Opening
+from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision, Outcome
+from tokens.proofs import Grants, Sessions, Tokens
+from tokens.question import Question, Reply
+from tokens.record import Keys
+from tokens.redeem import MAX_TOKENS_PER_CALL, Redeemer
+from tokens.rule import AclRule
+from tokens.session import idle_ms
 
 
-class Outcome(Enum):
-    """Every possible end of a request: the class HAProxy acts upon, the reason people read."""
-
-    OK = (b"allow", b"ok")
-    MISSING = (b"missing", b"missing")
-    MALFORMED = (b"denied", b"malformed")
-    UNKNOWN = (b"denied", b"unknown")
-    REPLAYED = (b"denied", b"replayed")
-    FENCED = (b"denied", b"fenced")
-    EARLY = (b"denied", b"early")
-    WRONG_ACL = (b"denied", b"wrong_acl")
-    WRONG_HOST = (b"denied", b"wrong_host")
-    WRONG_METHOD = (b"denied", b"wrong_method")
-    WRONG_PATH = (b"denied", b"wrong_path")
-    WRONG_SRC = (b"denied", b"wrong_src")
-    WRONG_NONCE = (b"denied", b"wrong_nonce")
-    BAD_RECORD = (b"denied", b"bad_record")
-    OVERLOADED = (b"broken", b"overloaded")
-    DEADLINE = (b"broken", b"deadline")
-    STORE_UNAVAILABLE = (b"broken", b"store_unavailable")
-    UNKNOWN_ACL = (b"broken", b"unknown_acl")
-    UNKNOWN_MESSAGE = (b"broken", b"unknown_message")
-
-    def __init__(self, verdict: bytes, reason: bytes) -> None:
-        self.verdict = verdict
-        self.reason = reason
-
-
-_REFUSALS = {
-    outcome.reason: outcome
-    for outcome in Outcome
-    if outcome.verdict == b"denied" and outcome is not Outcome.MALFORMED  # never gets to Redis
-}
-"""What redeem.lua may answer besides `ok` and `store_error`."""
+class Unanswered(Exception):
+    """Redis answered with an error where nothing can be decided without an answer."""
 
 
 @dataclass(slots=True)
-class Check:
-    """One request to be judged. Bytes as HAProxy sent them: believed by nobody yet."""
+class Judgement:
+    """One decision per check; what some of them open first; error replies met on the way."""
 
-    acl: bytes
-    token: bytes
-    host: bytes
-    method: bytes
-    path: bytes
-    nonce: bytes
-    source: bytes
-    room_bytes: int
-    """How long user and groups together may be, for the answer to fit."""
+    decisions: list[Decision] = field(default_factory=list)
+    openings: list[tuple[int, Opening]] = field(default_factory=list)
+    """By the place of a decision, which holds only when `open` has returned one like it."""
+    faults: set[str] = field(default_factory=set)
+    notes_lost: int = 0
+    """Of the writes that nobody waits for, and that went with those of the openings."""
 
 
-@dataclass(slots=True)
-class Decision:
-    """The answer to one Check. `kid` names the token, when one was looked up."""
-
-    outcome: Outcome
-    kid: bytes = b""
-    user: bytes = b""
-    groups: bytes = b""
-
-
-class ReplyMismatch(Exception):
-    """Redis's replies do not belong to these checks: none may be used, the connection must go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """From when on this store is known to have forgotten nothing (Unix ms), and its identity."""
-
-    replid: bytes
-    since_ms: int
+_Silent = Generator[list[Question], list[Reply], None]
+Asking = Generator[list[Question], list[Reply], Judgement]
+"""Yields questions, is sent the replies to them, returns what came of it."""
 
 
 class Gate:
-    """Judges checks for the ACLs it knows; every one of them wants a fresh token (`strict`)."""
+    """Judges checks for the ACLs it knows."""
 
-    script = files(__package__).joinpath("redeem.lua").read_bytes()
-    script_sha = sha1(script, usedforsecurity=False).hexdigest().encode()
-
-    def __init__(self, acls: Iterable[str], keys: Keys, deadline_ms: int) -> None:
-        self._acls = frozenset(acl.encode() for acl in acls)
+    def __init__(
+        self,
+        rules: Mapping[str, AclRule],
+        keys: Keys,
+        deadline_ms: int,
+        journal: Journal,
+        keys_per_call: int = MAX_TOKENS_PER_CALL,
+    ) -> None:
+        """Take `keys_per_call` 1 for a cluster, where the keys of a batch live apart."""
+        self._rules = {acl.encode(): rule for acl, rule in rules.items()}
+        self._looks = {acl: LOOKS[rule.mode] for acl, rule in self._rules.items()}
         self._keys = keys
-        self._deadline_ms = deadline_ms
-        # The agent's own name for each attempt: nothing of a request goes into it, so no client
-        # can make its replay look like our second try.
-        self._claims = map(f"{secrets.token_hex(16)}.%x".encode().__mod__, count())
+        self._redeemer = Redeemer(keys, deadline_ms, keys_per_call)
+        self._journal = journal
+        self._keys_per_call = keys_per_call
+        self._judge = Judge(self._rules, keys, journal)
 
-    def refuse(self, check: Check) -> Outcome | None:
-        """Return the refusal that needs no Redis, or None when Redis must be asked."""
-        if check.acl not in self._acls:
-            return Outcome.UNKNOWN_ACL
-        if not check.token:
-            return Outcome.MISSING
-        if not is_well_formed(check.token):
-            return Outcome.MALFORMED
-        return None
+    def look(self, check: Check) -> Outcome | None:
+        """Return the refusal that needs no Redis, or None: then `check.needs` says what does."""
+        look = self._looks.get(check.acl)
+        return Outcome.UNKNOWN_ACL if look is None else look(check)
 
-    def redeem(self, checks: Sequence[Check], fence: Fence) -> "Redemption":
-        """Write the commands that let Redis judge all checks, each one alone.
+    def look_logout(self, check: Check) -> Outcome | None:
+        """Look at a visitor who wants to leave."""
+        return look_logout(check) if check.acl in self._rules else Outcome.UNKNOWN_ACL
 
-        One script call for up to MAX_TOKENS_PER_CALL of them: as many calls as tokens would
-        cost Redis twice the CPU.
-        """
-        redemption = Redemption([], [])
-        for start in range(0, len(checks), MAX_TOKENS_PER_CALL):
-            digests: list[bytes] = []
-            args: list[bytes | int] = []
-            for check in checks[start : start + MAX_TOKENS_PER_CALL]:
-                digests.append(digest(check.token))
-                args += (
-                    next(self._claims),
-                    check.acl,
-                    candidates(check.source),
-                    check.host,
-                    check.method,
-                    check.path,
-                    check.nonce,
-                    check.room_bytes,
-                )
-            keys = map(self._keys.token, digests)
-            shared = (fence.replid, fence.since_ms, self._deadline_ms)
-            command = (b"EVALSHA", self.script_sha, len(digests), *keys, *shared, *args)
-            redemption.commands.append(command)
-            redemption.kids.append([kid(digest) for digest in digests])
-        return redemption
+    def take_notes(self, now_s: float) -> list[Question]:
+        """Take what is to be written and nobody waits for: the audit of what was judged."""
+        notes, self._judge.notes = self._judge.notes, []
+        entry = self._journal.take(now_s)
+        return [*notes, entry] if entry else notes
 
+    def judge(self, checks: Sequence[Check]) -> Asking:
+        """Judge a batch. Raises Unanswered, ReplyMismatch: then nothing may be believed."""
+        found = Found(checks)
+        held = self._held(checks)
+        yield from self._prove(found, found.which(TOKEN, without=frozenset(held)))
+        cleared = [at for at in held if self._is_cleared(found, at)]
+        if cleared:
+            yield from self._redeem(found, cleared)
+        judgement = Judgement()
+        for at in range(len(checks)):
+            decision = self._judge.decide(found, at, judgement.faults)
+            judgement.decisions.append(decision)
+            if decision.outcome is Outcome.OK and (
+                opening := self._judge.opening(found, at, decision)
+            ):
+                judgement.openings.append((at, opening))
+        return judgement
 
-@dataclass(slots=True)
-class Redemption:
-    """The commands that judge some checks, and the kids that their replies must name."""
+    def open(self, openings: Sequence[Opening], now_s: float) -> Asking:
+        """Write what is opened, and its audit, in one go. Never to be asked twice."""
+        questions = []
+        for opening in openings:
+            questions += opening.questions
+            decision = opening.decision
+            self._journal.add(opening.what, opening.check, decision.kid, decision.user)
+        questions += self.take_notes(now_s)
+        if self._keys_per_call > 1:
+            replies = yield from self._ask(questions)
+        else:
+            # The nodes of a cluster keep no order among each other. What was revoked is looked at
+            # after the writes: a revocation finds them, or we find the revocation.
+            replies = yield questions
+            yield from self._ask([])
+        answers = iter(replies)
+        judgement = Judgement()
+        undone: list[Question] = []
+        for opening in openings:
+            check, decision = opening.check, opening.decision
+            said = list(islice(answers, len(opening.questions)))
+            judgement.faults |= {
+                fault_text(reply) for reply in said if isinstance(reply, Exception)
+            }
+            if not opening.is_open(said):
+                decision = Decision(Outcome.STORE_UNAVAILABLE, decision.kid)
+                undone.append(opening.undo)  # half of it may have been written
+            elif self._judge.is_revoked(check, decision, opening.issued_ms):
+                refused = Decision(Outcome.REVOKED, decision.kid, decision.user)
+                decision = self._judge.refuse(check, refused)
+                undone.append(opening.undo)
+            judgement.decisions.append(decision)
+        # What is left are the notes: no fault of a Redis that judges tokens as well as ever.
+        judgement.notes_lost = sum(isinstance(reply, Exception) for reply in answers)
+        if undone:
+            yield undone
+        return judgement
 
-    commands: list[Command]
-    kids: list[list[bytes]]
-    faults: set[str] = field(default_factory=set)
-    """Error replies met while deciding, whole: each made its checks STORE_UNAVAILABLE."""
+    # What is asked.
 
-    def decide(self, replies: Sequence[Reply]) -> list[Decision]:
-        """Read the replies, one per command: one decision per check, in order.
+    def _held(self, checks: Sequence[Check]) -> list[int]:
+        """Say whose tokens must wait for the first replies: for a grant, or for a block's end."""
+        has_blocks = self._judge.cut.has_blocks
+        return [
+            at
+            for at, check in enumerate(checks)
+            if check.needs & AFTER_GRANT
+            or (has_blocks and check.needs & TOKEN and self._judge.blocked_until_ms(check))
+        ]
 
-        Raises ReplyMismatch when a reply cannot be the answer to its command.
-        """
-        decisions: list[Decision] = []
-        for kids, reply in zip(self.kids, replies, strict=True):
-            if isinstance(reply, Exception):
-                # Without the arguments that Redis may echo: they hold whole digests.
-                self.faults.add(str(reply).partition(", with args")[0])
-                decisions += [Decision(Outcome.STORE_UNAVAILABLE, name) for name in kids]
-            elif isinstance(reply, list):
-                decisions += self._decide_each(kids, reply)
-            else:
-                raise ReplyMismatch(f"{type(reply).__name__} in place of a list of answers")
-        return decisions
+    def _is_cleared(self, found: Found, at: int) -> bool:
+        """Tell whether a token that had to wait may be consumed."""
+        check, end = found.checks[at], found.ends[at]
+        if self._judge.cut.has_blocks and self._judge.is_blocked(check):
+            found.blocked.add(at)
+            return False
+        return not check.needs & AFTER_GRANT or (type(end) is float and end > self._judge.now_ms)
 
-    def _decide_each(self, kids: list[bytes], reply: list[Reply]) -> list[Decision]:
-        """Read one script call's answer: now, and (kid, code, detail) per check."""
-        # A Lua table with a hole is cut short, and a lost entry would move all that follow it.
-        # The echoed kids make that visible: nobody is ever given a neighbour's answer.
-        if len(reply) != 1 + 3 * len(kids) or reply[1::3] != kids:
-            raise ReplyMismatch(f"{len(reply)} values for {len(kids)} tokens, or other kids")
-        return list(map(self._decide, kids, reply[2::3], reply[3::3]))
+    def _prove(self, found: Found, at_tokens: Sequence[int]) -> _Silent:
+        """Ask about these tokens, all sessions and all grants of a batch."""
+        checks, keys = found.checks, self._keys
+        at_sessions, at_grants = found.which(SESSION | LOGOUT), found.which(GRANT)
+        tokens = Tokens([checks[at] for at in at_tokens], self._redeemer)
+        sessions = Sessions(
+            [checks[at] for at in at_sessions], self._idle_ms, keys, self._keys_per_call
+        )
+        grants = Grants([checks[at] for at in at_grants], keys)
+        asked = (tokens.questions, sessions.questions, grants.questions)
+        replies = iter((yield from self._ask(list(chain(*asked)))))
+        of_tokens, of_sessions, of_grants = ([*islice(replies, len(part))] for part in asked)
+        found.fill(found.answers, at_tokens, tokens.read(of_tokens))
+        found.fill(found.digests, at_sessions, sessions.digests)
+        found.fill(found.raws, at_sessions, sessions.read(of_sessions))
+        found.fill(found.ends, at_grants, grants.read(of_grants))
 
-    def _decide(self, name: bytes, code: Reply, detail: Reply) -> Decision:
-        if not isinstance(code, bytes) or not isinstance(detail, bytes):
-            raise ReplyMismatch(f"no code and detail for kid {name.decode()}")
-        if code == b"ok":
-            return _admit(name, detail)
-        if code == b"store_error":
-            self.faults.add(detail.decode("ascii", "replace"))
-            return Decision(Outcome.STORE_UNAVAILABLE, name)
-        if code not in _REFUSALS:
-            raise ReplyMismatch(f"a code that redeem.lua does not have for kid {name.decode()}")
-        return Decision(_REFUSALS[code], name)
+    def _redeem(self, found: Found, at_tokens: Sequence[int]) -> _Silent:
+        tokens = Tokens([found.checks[at] for at in at_tokens], self._redeemer)
+        replies = yield from self._ask(tokens.questions)
+        found.fill(found.answers, at_tokens, tokens.read(replies))
 
+    def _ask(
+        self, questions: list[Question]
+    ) -> Generator[list[Question], list[Reply], list[Reply]]:
+        """Ask, and look behind it what time it is and what has been revoked."""
+        judge = self._judge
+        copy = judge.cut  # another batch may bring a newer one before this one's replies are in
+        replies = yield [*questions, cut.ask(self._keys.cut, copy)]
+        last = replies.pop()
+        if isinstance(last, Exception):
+            raise Unanswered(str(last))
+        judge.now_ms, judge.cut = cut.read(last, copy)
+        return replies
 
-def _admit(name: bytes, raw: bytes) -> Decision:
-    """Say yes, if the consumed record reads strictly. Redis judged most of it; we judge it all."""
-    try:
-        user, groups = read_identity(raw)
-    except BadRecord:
-        return Decision(Outcome.BAD_RECORD, name)
-    return Decision(Outcome.OK, name, user, groups)
+    def _idle_ms(self, check: Check) -> int | None:
+        return idle_ms(check.session, self._rules[check.acl])

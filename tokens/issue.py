@@ -5,50 +5,45 @@
     redirect(f"https://wiki.example/?kat={issued.token}")
 
 One atomic command per token. Its text is in the answer and nowhere else: not in Redis, not in
-the answer's repr.
+the answer's repr. Everything a service needs is a name of this module; it needs `redis` alone.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypedDict, Unpack
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Unpack
 
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import RedisClusterException
 
-from tokens.record import BadRecord, Keys, Record, SessionTerms, read_record, write_record
-from tokens.token import digest, kid, mint
+from tokens.audit import MAX_ENTRIES
+from tokens.client import (
+    SYSTEM_CAS,
+    TIMEOUT_S,
+    AsyncClient,
+    Client,
+    open_async_client,
+    open_client,
+)
+from tokens.order import Bindings, Desk, Issued, Order, Texts, word_record
+from tokens.record import BadRecord, Keys, SessionTerms
+from tokens.tls import TlsFiles
 
-Texts = str | Iterable[str]
-"""One text, or several."""
-
-
-class Bindings(TypedDict, total=False):
-    """What else a record may say: the optional fields of docs/redis-contract.md.
-
-    For type checkers, and for both issuers; at run time `_prepare` refuses other names.
-    """
-
-    groups: Texts
-    src: Texts
-    host: Texts
-    method: Texts
-    path: Texts
-    nbf_ms: int | None
-    session: SessionTerms | Literal[False] | None
-    nonce: str | None
-    meta: Mapping[str, object] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A token that Redis has confirmed. `kid` is its name for logs."""
-
-    token: str = field(repr=False)
-    kid: str
-    ttl_s: int
+__all__ = [
+    "AsyncClient",
+    "AsyncIssuer",
+    "BadRecord",
+    "Bindings",
+    "Client",
+    "Issued",
+    "Issuer",
+    "NotIssued",
+    "SessionTerms",
+    "Texts",
+    "TlsFiles",
+    "connect",
+    "connect_async",
+]
 
 
 class NotIssued(Exception):
@@ -59,16 +54,22 @@ class NotIssued(Exception):
     """
 
 
-def connect(url: str) -> redis.Redis:
-    """Make a client that sends no command twice. Close it when done."""
-    # RESP 2: in RESP 3 the password travels in HELLO, and a server without it echoes both back,
-    # into the text of an exception.
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), protocol=2)
+def connect(url: str, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = TIMEOUT_S) -> Client:
+    """Make a client that sends no command twice. Close it when done.
+
+    The URL's forms stand in tokens/url.py: redis, rediss, unix, redis+sentinel, redis+cluster.
+    Raises ValueError for one, or for TLS files, that cannot be used; redis.RedisError when a
+    cluster, which is asked for its nodes at once, does not answer.
+    """
+    with _one_family_of_errors():
+        return open_client(url, tls=tls, timeout_s=timeout_s)
 
 
-def connect_async(url: str) -> redis.asyncio.Redis:
-    """Make an asyncio client that sends no command twice. Close it when done."""
-    return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), protocol=2)
+def connect_async(
+    url: str, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = TIMEOUT_S
+) -> AsyncClient:
+    """Make an asyncio client that sends no command twice. Close it when done, with `aclose`."""
+    return open_async_client(url, tls=tls, timeout_s=timeout_s)
 
 
 class Issuer:
@@ -76,99 +77,86 @@ class Issuer:
 
     `issue` raises ValueError for what the contract forbids, redis.RedisError when Redis did not
     confirm. No retry: in doubt whether a token was written, issue another.
+
+    With `audit` each token is told to the audit stream, in a second command: a Redis that refuses
+    it (`Issued.is_audited`) costs nobody the token.
+
+    A token bound to the loopback address is refused: a portal that sees its visitors there has a
+    proxy before it, and would bind all of them to each other. `allow_loopback` is for trying
+    things out on one machine.
     """
 
-    def __init__(self, client: redis.Redis, *, prefix: str = "kat:") -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        prefix: str = "kat:",
+        audit: bool = False,
+        max_audit_entries: int = MAX_ENTRIES,
+        allow_loopback: bool = False,
+    ) -> None:
         self._client = client
-        self._keys = Keys(prefix)
+        self._desk = Desk(Keys(prefix), max_audit_entries if audit else 0, allow_loopback)
 
     def issue(self, user: str, acl: Texts, ttl_s: int, **bindings: Unpack[Bindings]) -> Issued:
         """Issue a token that lets `user` through the gates `acl` once, within `ttl_s` seconds."""
-        order = _prepare(self._keys, user, acl, ttl_s, **bindings)
-        return _confirm(order, self._client.set(order.key, order.raw, ex=order.ttl_s, nx=True))
+        order = self._desk.take(word_record(user, acl, ttl_s, **bindings))
+        with _one_family_of_errors():
+            done = self._client.set(order.key, order.raw, ex=order.issued.ttl_s, nx=True)
+        issued = _confirmed(order, done)
+        if not order.event:
+            return issued
+        try:
+            with _one_family_of_errors():
+                self._client.execute_command(*order.event)  # type: ignore[no-untyped-call]
+        except redis.RedisError:
+            return issued
+        return replace(issued, is_audited=True)
 
 
 class AsyncIssuer:
     """The same as `Issuer`, for asyncio."""
 
-    def __init__(self, client: redis.asyncio.Redis, *, prefix: str = "kat:") -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        prefix: str = "kat:",
+        audit: bool = False,
+        max_audit_entries: int = MAX_ENTRIES,
+        allow_loopback: bool = False,
+    ) -> None:
         self._client = client
-        self._keys = Keys(prefix)
+        self._desk = Desk(Keys(prefix), max_audit_entries if audit else 0, allow_loopback)
 
     async def issue(
         self, user: str, acl: Texts, ttl_s: int, **bindings: Unpack[Bindings]
     ) -> Issued:
         """Issue a token that lets `user` through the gates `acl` once, within `ttl_s` seconds."""
-        order = _prepare(self._keys, user, acl, ttl_s, **bindings)
-        done = await self._client.set(order.key, order.raw, ex=order.ttl_s, nx=True)
-        return _confirm(order, done)
+        order = self._desk.take(word_record(user, acl, ttl_s, **bindings))
+        with _one_family_of_errors():
+            done = await self._client.set(order.key, order.raw, ex=order.issued.ttl_s, nx=True)
+        issued = _confirmed(order, done)
+        if not order.event:
+            return issued
+        try:
+            with _one_family_of_errors():
+                await self._client.execute_command(*order.event)
+        except redis.RedisError:
+            return issued
+        return replace(issued, is_audited=True)
 
 
-class _Order(NamedTuple):
-    """One SET that is about to be sent."""
-
-    key: bytes
-    raw: bytes
-    ttl_s: int
-    issued: Issued
-
-
-def _prepare(
-    keys: Keys,
-    user: str,
-    acl: Texts,
-    ttl_s: int,
-    *,
-    groups: Texts = (),
-    src: Texts = (),
-    host: Texts = (),
-    method: Texts = (),
-    path: Texts = (),
-    nbf_ms: int | None = None,
-    session: SessionTerms | Literal[False] | None = None,
-    nonce: str | None = None,
-    meta: Mapping[str, object] | None = None,
-) -> _Order:
-    """Mint a token and word its record. Pure, but for the random source.
-
-    Raises ValueError with a sentence that names the field, its value and what is allowed.
-    """
-    raw = _write(
-        Record(
-            sub=user,
-            acl=_tuple(acl),
-            ttl_s=ttl_s,
-            groups=_tuple(groups),
-            src=_tuple(src),
-            host=_tuple(host),
-            method=_tuple(method),
-            path=_tuple(path),
-            nbf_ms=nbf_ms,
-            session=session,
-            nonce=nonce,
-            meta=None if meta is None else dict(meta),
-        )
-    )
-    # Read as strictly as an agent will: no issuer of ours can write what no agent accepts.
-    ttl_s = read_record(raw).ttl_s
-    token = mint()
-    name = digest(token.encode())
-    return _Order(keys.token(name), raw, ttl_s, Issued(token, kid(name).decode(), ttl_s))
-
-
-def _write(record: Record) -> bytes:
-    try:
-        return write_record(record)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadRecord(f"not to be written as JSON: {error}") from None
-
-
-def _tuple(texts: Texts) -> tuple[str, ...]:
-    """Take a lone text for a list of one, not for a list of letters."""
-    return (texts,) if isinstance(texts, str) else tuple(texts)
-
-
-def _confirm(order: _Order, done: object) -> Issued:
+def _confirmed(order: Order, done: object) -> Issued:
     if not done:
         raise NotIssued(f"kid {order.issued.kid} is taken: nothing was changed, issue anew")
     return order.issued
+
+
+@contextlib.contextmanager
+def _one_family_of_errors() -> Iterator[None]:
+    """Let whoever catches redis.RedisError catch what a cluster's client says, too."""
+    try:
+        yield
+    except RedisClusterException as error:
+        raise redis.ConnectionError(str(error)) from error

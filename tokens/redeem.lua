@@ -13,16 +13,18 @@ redeem.lua: look at each token, refuse it or consume it. The one atomic step.
          nonce   hex SHA-256 of the browser's cookie, or empty
          room    bytes that sub and the comma-joined groups may take in the answer
 
-  Reply  now_ms, then for each key: kid, code, detail     always 1 + 3n entries, never a hole
+  Reply  now_ms, the first claim, then for each key: kid, code, detail
+                                                          always 2 + 3n entries, never a hole
 
-         ok            the raw record                     consumed, now or by this same claim
+         <integer>     the raw record                     consumed, now or by this same claim; the
+                                                          code is the ms at which it was issued
          replayed      "<consumed_at_ms> <src>"           consumed before, by another claim
          store_error   first word of Redis's error        OOM, MISCONF, NOREPLICAS, ...
          unknown bad_record fenced early wrong_acl wrong_host wrong_method wrong_path wrong_src
          wrong_nonce                                      detail empty
 
-Only `ok` consumes. Whatever else is found leaves the key as it was: a wrong attempt never burns
-the owner's token. What is looked at, in this order:
+Only a token whose code is an integer is consumed. Whatever else is found leaves the key as it was:
+a wrong attempt never burns the owner's token. What is looked at, in this order:
 
   gone -> tombstone -> size, JSON, shape of the fields, room, TTL -> fence -> nbf
        -> acl -> host -> method -> path -> src -> nonce -> consume
@@ -150,13 +152,26 @@ local function error_name(reply)
   return match(reply.err, '%u%u+') or 'ERR'
 end
 
+-- When a record was issued, by this clock alone: its ttl, and what is left of the key's. Nil, if
+-- the key outlives its record's ttl: that would move the moment into the future, past any fence.
+local function issued_at(key, ttl_s)
+  local ttl_ms, left_ms = ttl_s * 1000, redis_call('PTTL', key)
+  if type(left_ms) ~= 'number' then return nil, error_name(left_ms) end
+  if left_ms < 0 or left_ms > ttl_ms then return nil end
+  return now - (ttl_ms - left_ms)
+end
+
 -- Answer for a value that starts like a tombstone: "consumed <claim> <at_ms> <src> <raw record>".
 -- Not JSON, so that no issuer's record can be taken for one, nor a tombstone for a record.
-local function judge_tombstone(value, claim)
+local function judge_tombstone(key, value, claim)
   local consumer, at_ms, src, start = match(value, '^consumed (%S+) (%d+) (%S+) ()')
   if not consumer then return 'bad_record', '' end
-  if consumer == claim and now - at_ms <= deadline_ms then return 'ok', sub(value, start) end
-  return 'replayed', at_ms .. ' ' .. src
+  if consumer ~= claim or now - at_ms > deadline_ms then return 'replayed', at_ms .. ' ' .. src end
+  local raw = sub(value, start)
+  local issued_ms, trouble = issued_at(key, decode(raw).ttl)
+  if trouble then return 'store_error', trouble end
+  if not issued_ms then return 'unknown', '' end -- it expired at this very moment
+  return issued_ms, raw
 end
 
 -- Whether the fields have the shape of the contract, as far as the consume does not look at them
@@ -186,7 +201,7 @@ local function judge(key, arg)
   -- Before any pattern or decoder sees it. A tombstone is a record and a short line.
   if #raw > 2 * MAX_RECORD_BYTES then return 'bad_record', '' end
   local claim = ARGV[arg]
-  if sub(raw, 1, 9) == 'consumed ' then return judge_tombstone(raw, claim) end
+  if sub(raw, 1, 9) == 'consumed ' then return judge_tombstone(key, raw, claim) end
 
   if #raw > MAX_RECORD_BYTES then return 'bad_record', '' end -- before decode: 512 MB of "["
   local record = decode(raw)
@@ -194,12 +209,10 @@ local function judge(key, arg)
     return 'bad_record', ''
   end
 
-  -- With the key's own TTL the record's tells when the token was issued, by this clock alone. A
-  -- key that outlives its record's ttl would move that moment into the future, past any fence.
-  local ttl_ms, left_ms = record.ttl * 1000, redis_call('PTTL', key)
-  if type(left_ms) ~= 'number' then return 'store_error', error_name(left_ms) end
-  if left_ms < 0 or left_ms > ttl_ms then return 'bad_record', '' end
-  if now - (ttl_ms - left_ms) < fence then return 'fenced', '' end
+  local issued_ms, trouble = issued_at(key, record.ttl)
+  if trouble then return 'store_error', trouble end
+  if not issued_ms then return 'bad_record', '' end
+  if issued_ms < fence then return 'fenced', '' end
   if record.nbf and record.nbf > now then return 'early', '' end
 
   local src = ARGV[arg + 2]
@@ -215,17 +228,17 @@ local function judge(key, arg)
   local written = redis_call('SET', key, tombstone, 'XX', 'KEEPTTL')
   if not written then return 'unknown', '' end -- it vanished: never bring back a key without TTL
   if written.err then return 'store_error', error_name(written) end
-  return 'ok', raw
+  return issued_ms, raw
 end
 
-local reply = { now }
+local reply = { now, ARGV[ARGS_BEFORE + 1] }
 local arg = ARGS_BEFORE + 1
 for i = 1, #KEYS do
   local key = KEYS[i]
   -- Under pcall, so that a record nobody can read is refused and its neighbours notice nothing.
   local judged, code, detail = pcall(judge, key, arg)
   if not judged then code, detail = 'bad_record', '' end
-  local at = 3 * i - 1
+  local at = 3 * i
   reply[at], reply[at + 1], reply[at + 2] = sub(key, -64, -53), code, detail
   arg = arg + ARGS_PER_KEY
 end

@@ -1,22 +1,25 @@
 """One connection to Redis: a batch of commands is one write and one settlement.
 
 Redis answers in order, so a reply belongs to the oldest batch that still waits. A batch that
-nobody waits for any more keeps its place in that queue.
+nobody waits for any more keeps its place in that queue. That every batch got its own replies, all
+of them and nothing else, is not believed but seen: each ends with an ECHO of a mark of its own.
 """
 
 import asyncio
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Protocol, cast
 
 import hiredis
 
-from tokens.gate import Command, Reply
+from tokens.question import Command, Fence, Reply
 
 STALL_S = 1.0
-"""A connection whose oldest batch waits longer is given up and made anew. Ten deadlines."""
+"""A connection whose oldest batch waits longer is given up. Ten deadlines."""
 
 # What the reader gives when no reply is whole. Its default, False, is a reply as well: "#f".
 _NOT_YET = object()
@@ -42,16 +45,18 @@ class Observer(Protocol):
     def redis_round_trip(self, seconds: float, /) -> None: ...
     def store_up(self, is_up: bool) -> None: ...  # noqa: FBT001 - a gauge
     def store_error(self, kind: str, /) -> None: ...
+    def asked_again(self) -> None: ...
+    def greeted(self, fence: Fence, /) -> None: ...
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Commands that were written together and the replies that have come so far."""
+    """What was written together, and the replies that have come so far."""
 
-    commands: Sequence[Command]
+    size: int
+    mark: bytes
     settle: Settle
     sent_at: float
-    began_at: float
     replies: list[Reply] = field(default_factory=list)
 
 
@@ -63,21 +68,30 @@ class Wire(asyncio.Protocol):
         self._observer = observer
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._waiting: deque[_Batch] = deque()
+        self._heard_at = time.monotonic()
+        # No value in Redis looks like one, and no two connections have the same: also who is given
+        # the replies of another connection, by a proxy that mixes them up, finds out.
+        self._marks = map(b"mark:%b.%%x".__mod__(secrets.token_hex(4).encode()).__mod__, count())
         self.lost: asyncio.Future[StoreUnavailable] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by isinstance
 
     def send(self, commands: Sequence[Command], settle: Settle) -> None:
-        """Write all commands, one at least, at once; settle when their last reply is in.
+        """Write all commands at once; settle when their last reply is in.
 
         On a connection that is lost, settle at once: nobody will come to do it later.
         """
         if self.lost.done():
             settle(self.lost.result())
             return
-        self._waiting.append(_Batch(commands, settle, self._loop.time(), time.perf_counter()))
-        self._transport.write(b"".join(map(_pack, commands)))
+        # The mark stands behind the commands. In front it would not see a reply that is lost or
+        # doubled within the batch, only what earlier batches left behind; here it sees both.
+        mark = next(self._marks)
+        written = [_pack(command) for command in commands]
+        written.append(_pack((b"ECHO", mark)))
+        self._waiting.append(_Batch(len(written), mark, settle, time.monotonic()))
+        self._transport.write(b"".join(written))
 
     async def ask(self, *commands: Command) -> list[Reply]:
         """Send and wait. For greetings, never on the hot path. Raises StoreUnavailable."""
@@ -86,12 +100,11 @@ class Wire(asyncio.Protocol):
         result = await answered
         if isinstance(result, StoreUnavailable):
             raise result
-        for reply in result:
-            if isinstance(reply, Exception):
-                raise _refusal(reply)
+        raise_refusal(result)
         return result
 
     def data_received(self, data: bytes) -> None:
+        self._heard_at = time.monotonic()
         self._reader.feed(data)
         while True:
             try:
@@ -111,27 +124,32 @@ class Wire(asyncio.Protocol):
             self.abandon(_unasked(reply))
             return
         batch = self._waiting[0]
-        batch.replies.append(reply)
-        if len(batch.replies) == len(batch.commands):
-            self._waiting.popleft()
-            # Not the loop's time: uvloop's has whole milliseconds.
-            self._observer.redis_round_trip(time.perf_counter() - batch.began_at)
-            batch.settle(batch.replies)
+        replies = batch.replies
+        replies.append(reply)
+        if len(replies) < batch.size:
+            return
+        if replies.pop() != batch.mark:
+            # One was lost, doubled or moved, and nobody can tell which: none of them is used,
+            # nor any that is still to come.
+            self.abandon(_unmarked(reply, replies))
+            return
+        self._waiting.popleft()
+        self._observer.redis_round_trip(time.monotonic() - batch.sent_at)
+        batch.settle(replies)
 
-    def now(self) -> float:
-        """Tell the loop's time, in seconds: what deadlines are written in."""
-        return self._loop.time()
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a batch has not got all of its replies."""
+        return bool(self._waiting)
 
     def waits_longer_than(self, seconds: float) -> bool:
         """Whether the oldest batch has waited so long for its replies."""
-        return bool(self._waiting) and self._loop.time() - self._waiting[0].sent_at > seconds
+        return bool(self._waiting) and time.monotonic() - self._waiting[0].sent_at > seconds
 
-    def watch(self) -> None:
-        """Give the connection up when it is stalled; else make sure that it still answers."""
-        if self.waits_longer_than(STALL_S):
-            self.abandon(StoreUnavailable("timeout", f"no reply from Redis for {STALL_S} s"))
-        elif not self._waiting:
-            self.send(((b"PING",),), lambda _: None)
+    def is_silent_for(self, seconds: float) -> bool:
+        """Whether the oldest batch has waited so long, and nothing came at all meanwhile."""
+        is_quiet = time.monotonic() - self._heard_at > seconds
+        return is_quiet and self.waits_longer_than(seconds)
 
     def abandon(self, why: StoreUnavailable) -> None:
         """Close at once; whoever waits is told why."""
@@ -157,6 +175,13 @@ def _answer(
         waiting.set_result(result)
 
 
+def raise_refusal(replies: Sequence[Reply]) -> None:
+    """Raise StoreUnavailable for the first error reply, if there is one."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise _refusal(reply)
+
+
 def _refusal(reply: Exception) -> StoreUnavailable:
     """Word an error reply, without the arguments that Redis echoes: AUTH's hold a password."""
     text, _, _ = str(reply).partition(", with args beginning with")
@@ -168,6 +193,17 @@ def _unasked(reply: Reply) -> StoreUnavailable:
     if isinstance(reply, Exception):
         return _refusal(reply)
     return StoreUnavailable("reply", "Redis sent a reply that nothing asked for")
+
+
+def _unmarked(last: Reply, replies: Sequence[Reply]) -> StoreUnavailable:
+    """Word a batch without its mark: who may not even ECHO has a reason, and the first one tells.
+
+    A wrong password, for one, is the reply to AUTH; all behind it say that there was none.
+    """
+    if isinstance(last, Exception):
+        first = next((reply for reply in replies if isinstance(reply, Exception)), last)
+        return _refusal(first)
+    return StoreUnavailable("reply", "Redis's replies are not those to the questions")
 
 
 _KINDS = {

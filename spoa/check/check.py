@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spoa.check.haproxyfile import HaproxyFacts, read_haproxy_files
-from spoa.check.places import closed_to, fault_of
+from spoa.check.agreement import disagreements
+from spoa.check.haproxyfile import read_haproxy_files
+from spoa.check.places import closed_to, fault_of, is_open_to_all
 from spoa.check.probe import NoAgent, hello
 from spoa.config.endpoint import Endpoint, UnixEndpoint, parse_tcp
 from spoa.config.model import Config
 from spoa.listen import ListenError, bind
 from spoa.supervisor.embedded import EmbeddedError, find_binary, ping
-from tokens.client import StoreFault, describe_store
+from tokens.client import StoreFault, connect
+from tokens.facts import describe_store
+from tokens.permission import may_append
+from tokens.record import Keys
 
 
 class Level(StrEnum):
@@ -59,22 +63,46 @@ def _directories(config: Config) -> Iterator[Finding]:
 
 
 def _store(config: Config) -> Iterator[Finding]:
+    yield from _key_file(config)
     if config.store.is_embedded and not _is_started(config):
         yield _embedded()
         return
     try:
-        facts = describe_store(config.store_url)
-    except StoreFault as fault:
+        facts = describe_store(config.store_url, config.store.tls)
+    except (ValueError, StoreFault) as fault:  # the former: files of TLS that are none
         yield Finding(Level.FAIL, "store", str(fault))
         return
     faults = facts.faults()
-    for sentence in faults:
-        yield Finding(Level.FAIL, "store", sentence)
-    if facts.is_open:
-        yield Finding(Level.WARN, "store", "no password: whoever reaches its port can issue tokens")
+    yield from (Finding(Level.FAIL, "store", sentence) for sentence in faults)
+    yield from (Finding(Level.WARN, "store", sentence) for sentence in facts.warnings)
     if not faults:
-        about = f"{facts.server} {facts.version}, {facts.role}, {facts.eviction}"
-        yield Finding(Level.OK, "store", about)
+        yield Finding(Level.OK, "store", str(facts))
+    yield from _audit(config)
+
+
+def _key_file(config: Config) -> Iterator[Finding]:
+    key = config.store.key_file
+    if key and is_open_to_all(key):
+        yield Finding(Level.WARN, "store", f"key_file {key} can be read by everybody here")
+
+
+def _audit(config: Config) -> Iterator[Finding]:
+    """Find out whether the agent may tell what happened: no visitor would notice if not."""
+    if not config.audit.stream:
+        return
+    stream = Keys(config.store.prefix).audit
+    try:
+        with connect(config.store_url, config.store.tls) as client:
+            may = may_append(client, stream)
+    except StoreFault as fault:
+        yield Finding(Level.FAIL, "audit", str(fault))
+        return
+    name = stream.decode()
+    if may:
+        yield Finding(Level.OK, "audit", f"{name} can be written to")
+    else:
+        sentence = f"this Redis user may not XADD {name}: allow it, or set audit.stream = false"
+        yield Finding(Level.FAIL, "audit", sentence)
 
 
 def _is_started(config: Config) -> bool:
@@ -162,34 +190,7 @@ def _haproxy(config: Config, files: list[Path]) -> Iterator[Finding]:
     except (OSError, UnicodeDecodeError) as error:
         yield Finding(Level.FAIL, "haproxy", f"cannot be read: {error}")
         return
-    faults = [*_late(config, facts), *_elsewhere(config, facts), *_unknown(config, facts)]
+    faults = list(disagreements(config, facts, frozenset(map(str, _every_endpoint(config)))))
     yield from (Finding(Level.FAIL, "haproxy", sentence) for sentence in faults)
     if not faults:
         yield Finding(Level.OK, "haproxy", "agrees with this configuration")
-
-
-def _late(config: Config, facts: HaproxyFacts) -> Iterator[str]:
-    deadline_ms = config.limits.deadline_ms
-    if not facts.processing_ms:
-        yield "no spoe-agent found; give haproxy.cfg or its SPOE file with --haproxy"
-    for processing_ms in facts.processing_ms:
-        if processing_ms == float("inf"):
-            yield "spoe-agent has no `timeout processing`: a silent agent holds requests forever"
-        elif processing_ms <= deadline_ms:
-            yield (
-                f"`timeout processing` is {processing_ms:g} ms, limits.deadline_ms {deadline_ms}: "
-                "HAProxy would give up on requests whose token is being consumed"
-            )
-
-
-def _elsewhere(config: Config, facts: HaproxyFacts) -> Iterator[str]:
-    ours = {str(endpoint) for endpoint in _every_endpoint(config)}
-    theirs = facts.agents()
-    if theirs and not ours & set(theirs):
-        yield f"sends to {', '.join(theirs)}; we listen at {', '.join(sorted(ours))}"
-
-
-def _unknown(config: Config, facts: HaproxyFacts) -> Iterator[str]:
-    for name in facts.acls:
-        if name not in config.acl:
-            yield f"a gate asks for the ACL {name}, which is not configured: unknown_acl, 503"

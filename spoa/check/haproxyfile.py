@@ -17,6 +17,21 @@ _MS = {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400
 
 
 @dataclass(slots=True)
+class Proxy:
+    """A frontend, backend or listen section, as far as it asks an agent."""
+
+    name: str
+    """As the file has it: `frontend web`."""
+    acls: list[str] = field(default_factory=list)
+    """Names it asks for: `set-var(txn.gate.acl) str(NAME)`."""
+    groups: list[str] = field(default_factory=list)
+    """The spoe-groups that it sends."""
+    is_tcp: bool = False
+    """Whether it sends one of them by `tcp-request content`."""
+    inspect_delay_ms: float | None = None
+
+
+@dataclass(slots=True)
 class HaproxyFacts:
     """What HAProxy will do to the agent."""
 
@@ -26,49 +41,88 @@ class HaproxyFacts:
     """`timeout processing` of each spoe-agent; infinite where it has none."""
     backends: list[str] = field(default_factory=list)
     """Where the spoe-agents send their messages."""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """The messages of each spoe-group."""
+    messages: dict[str, set[str]] = field(default_factory=dict)
+    """The names of the arguments of each spoe-message."""
     servers: dict[str, list[str]] = field(default_factory=dict)
     """Addresses by backend."""
-    acls: list[str] = field(default_factory=list)
-    """Names that gates ask for: `set-var(txn.gate.acl) str(NAME)`."""
+    proxies: list[Proxy] = field(default_factory=list)
     chroot: str = ""
+
+    @property
+    def acls(self) -> list[str]:
+        """All names that gates ask for."""
+        return [name for proxy in self.proxies for name in proxy.acls]
 
     def agents(self) -> list[str]:
         """Addresses of all agents, as they are outside of HAProxy's chroot."""
         names = [address for backend in self.backends for address in self.servers.get(backend, [])]
         return [_outside(name, self.chroot) for name in names]
 
+    def asked(self, proxy: Proxy) -> list[str]:
+        """Name the messages that this section sends."""
+        return [message for group in proxy.groups for message in self.groups.get(group, [])]
+
 
 def read_haproxy_files(files: Iterable[Path], environ: Mapping[str, str]) -> HaproxyFacts:
-    """Read these files and the engines they name. Raises OSError, UnicodeDecodeError."""
+    """Read these files and the engines they name, each once. Raises OSError, UnicodeDecodeError."""
     facts = HaproxyFacts()
-    for file in files:
-        _read(file.read_text(), environ, facts)
-    for engine in facts.engines:
-        _read(engine.read_text(), environ, facts)
+    seen: set[Path] = set()
+    for named in (files, facts.engines):
+        for file in named:
+            if file.resolve() not in seen:
+                seen.add(file.resolve())
+                _read(file.read_text(), environ, facts)
     return facts
 
 
 def _read(text: str, environ: Mapping[str, str], facts: HaproxyFacts) -> None:
-    section = ""
+    section = ""  # what the spoe sections are called; proxies carry their own names
+    proxy = defaults = Proxy("")
     for words in _live(text, environ):
         match words:
-            case [("backend" | "listen") as kind, name, *_]:
-                section = f"{kind} {name}"
+            case ["defaults", *_]:
+                proxy = defaults = Proxy("")
+            case [("frontend" | "backend" | "listen") as kind, name, *_]:
+                proxy = Proxy(f"{kind} {name}", inspect_delay_ms=defaults.inspect_delay_ms)
+                facts.proxies.append(proxy)
                 facts.servers.setdefault(name, [])
             case ["spoe-agent", *_]:
+                section = ""
                 facts.processing_ms.append(float("inf"))
+            case [("spoe-group" | "spoe-message"), name, *_]:
+                section = name
             case ["timeout", "processing", time]:
                 facts.processing_ms[-1:] = [_milliseconds(time)]
             case ["use-backend", name]:
                 facts.backends.append(name)
+            case ["messages", *names] if section:
+                facts.groups.setdefault(section, []).extend(names)
+            case ["args", *args] if section:
+                names = [arg.partition("=")[0] for arg in args if "=" in arg]
+                facts.messages.setdefault(section, set()).update(names)
             case ["filter", "spoe", *options] if "config" in options[:-1]:
                 facts.engines.append(Path(options[options.index("config") + 1]))
-            case ["server", _, address, *_] if section:
-                facts.servers[section.split()[1]].append(address)
+            case ["server", _, address, *_] if proxy.name:
+                facts.servers[proxy.name.split()[1]].append(address)
             case ["chroot", directory]:
                 facts.chroot = directory
-            case ["http-request", action, value, *_] if action.endswith(".acl)"):
-                facts.acls += re.findall(r"^str\((.+)\)$", value)
+            case ["tcp-request", "inspect-delay", time]:
+                proxy.inspect_delay_ms = _milliseconds(time)
+            case ["tcp-request", "content", *rule]:
+                proxy.is_tcp |= rule[:1] == ["send-spoe-group"]
+                _read_rule(rule, proxy)
+            case ["http-request", *rule]:
+                _read_rule(rule, proxy)
+
+
+def _read_rule(rule: list[str], proxy: Proxy) -> None:
+    match rule:
+        case ["send-spoe-group", _, group, *_]:
+            proxy.groups.append(group)
+        case [action, value, *_] if action.endswith(".acl)"):
+            proxy.acls += re.findall(r"^str\((.+)\)$", value)
 
 
 @dataclass(slots=True)

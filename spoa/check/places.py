@@ -33,3 +33,8 @@ def closed_to(group: str, path: str) -> Path | None:
         if not found.st_mode & passes:
             return directory
     return None
+
+
+def is_open_to_all(file: Path) -> bool:
+    """Tell whether every user of this machine may read this file. Raises OSError."""
+    return bool(file.stat().st_mode & stat.S_IROTH)

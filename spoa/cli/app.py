@@ -1,25 +1,40 @@
 """The commands of `kat`, put together."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from spoa.cli.audit import audit
+from spoa.cli.block import block
 from spoa.cli.check import check
 from spoa.cli.demo import demo
+from spoa.cli.grant import grant
 from spoa.cli.inspect import inspect
 from spoa.cli.issue import issue
+from spoa.cli.revoke import revoke
+from spoa.cli.secret import refuse_tokens
 from spoa.cli.serve import serve
 from spoa.version import version
 
+
+class _Commands(TyperGroup):
+    # Any: click's Context, or that of the click which newer versions of typer bring along.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        refuse_tokens(args)  # before anybody says which of the arguments is wrong
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="kat",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     # Plain text in, plain text out: for logs, pipes and consoles at three in the morning.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (serve, issue, check, inspect, demo):
+for command in (serve, issue, revoke, block, grant, audit, check, inspect, demo):
     app.command()(command)
 
 

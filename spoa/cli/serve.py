@@ -12,7 +12,7 @@ def serve(config: ConfigFile = None) -> None:
     """
     settings = load_or_exit(config)
 
-    from spoa.config.model import LogFormat  # noqa: PLC0415
+    from spoa.config.sections import LogFormat  # noqa: PLC0415
     from spoa.listen import ListenError  # noqa: PLC0415
     from spoa.log import configure, log  # noqa: PLC0415
     from spoa.supervisor import service  # noqa: PLC0415 - see load_or_exit

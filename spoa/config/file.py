@@ -173,7 +173,7 @@ def _value(tree: Tree, key: Key) -> str:
 
 
 def _shown(key: Key, value: object) -> list[str]:
-    """Show a value, but no container, and in `store` nothing but a URL: it may be a password."""
+    """Show a value, but no container, and in `store` only a URL or a path: it may be a password."""
     match value:
         case None:
             return []
@@ -182,6 +182,8 @@ def _shown(key: Key, value: object) -> list[str]:
         case list():
             return ["a list"]
         case _:
+            if key[-1].endswith("_file") and str(value).startswith("/"):
+                return [repr(value)]
             is_url = key[0] == "store" or "://" in str(value)
             return [without_password(value) if is_url else repr(value)]
 

@@ -7,7 +7,7 @@ after the loop catches both lies. Everything a peer can do wrong comes out as Pr
 The clear twin of this module is `schema`; the tests hold each against the other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
@@ -21,7 +21,8 @@ from spoa.spop.constants import (
     StatusCode,
 )
 from spoa.spop.errors import ProtocolError
-from spoa.spop.varint import ONE_BYTE_LIMIT, decode_varint, encode_varint, to_signed
+from spoa.spop.template import Template, Templates
+from spoa.spop.varint import ONE_BYTE_LIMIT, decode_varint, encode_varint, skip_varint, to_signed
 
 _TYPE_MASK = 0x0F
 _TRUE = BOOL_TRUE & ~_TYPE_MASK
@@ -61,30 +62,65 @@ class Message:
 
 
 @dataclass(slots=True)
+class Shaped:
+    """The same, read by a template: `values` stand in its order, addresses as plain bytes."""
+
+    template: Template
+    values: list[bytes | int]
+
+    @property
+    def name(self) -> bytes:
+        return self.template.name
+
+    @property
+    def args(self) -> dict[bytes, Value]:
+        """The arguments by name, as `Message` has them."""
+        template = self.template
+        args: dict[bytes, Value] = {
+            name: None if kind & _TYPE_MASK == _NULL else kind & _TRUE != 0
+            for name, kind in template.constants
+        }
+        columns = (template.names, template.types, self.values)
+        for name, kind, value in zip(*columns, strict=True):
+            if isinstance(value, int):
+                args[name] = value if kind in (_UINT32, _UINT64) else to_signed(value)
+            else:
+                args[name] = Address(value) if kind in (_IPV4, _IPV6) else value
+        return args
+
+
+@dataclass(slots=True)
 class Notify:
     """What HAProxy asks. `ids` are the raw stream and frame id, to be echoed in the ACK."""
 
     ids: bytes
-    messages: list[Message]
+    messages: Sequence[Message | Shaped]
 
 
-def decode_notify(payload: bytes) -> Notify:
-    """Decode a NOTIFY from its stream id to its end.
+def decode_notify(payload: bytes, templates: Templates | None = None) -> Notify:
+    """Decode a NOTIFY from its stream id to its end; with `templates`, by them if it can be.
 
     Raises ProtocolError and nothing else.
     """
-    messages = []
+    messages: list[Message] = []
     end = len(payload)
+    count = 0
     try:
         ids_end = pos = _skip_ids(payload)
+        if templates and (shaped := templates.read(payload, pos)):
+            return Notify(payload[:pos], (Shaped(*shaped),))
         while pos < end:
             name, pos = _decode_name(payload, pos)
-            args, pos = _decode_pairs(payload, pos + 1, payload[pos])
+            count = payload[pos]
+            args, pos = _decode_pairs(payload, pos + 1, count)
             messages.append(Message(name, args))
     except IndexError:
         raise _truncated(payload) from None
     if pos > end:
         raise _truncated(payload)
+    # Of arguments with the same name the last one counts: a template has no order for that.
+    if templates and len(messages) == 1 and len(messages[0].args) == count:
+        templates.learn(payload, ids_end)
     return Notify(payload[:ids_end], messages)
 
 
@@ -101,9 +137,7 @@ def split_ids(payload: bytes) -> tuple[bytes, bytes]:
 
 
 def _skip_ids(payload: bytes) -> int:
-    _, pos = decode_varint(payload, 0)
-    _, pos = decode_varint(payload, pos)
-    return pos
+    return skip_varint(payload, skip_varint(payload, 0))
 
 
 def decode_kv_list(payload: bytes) -> dict[bytes, Value]:

@@ -35,6 +35,7 @@ from spoa.spop.constants import (
 )
 from spoa.spop.errors import ProtocolError
 from spoa.spop.hello import Agreement, negotiate
+from spoa.spop.template import Templates
 
 
 class State(Enum):
@@ -98,12 +99,18 @@ _MAX_MESSAGE_CHARS = 120
 class Connection:
     """The state of one connection and the bytes that are not yet a frame."""
 
-    def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
+    def __init__(
+        self,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        templates: Templates | None = None,
+    ) -> None:
+        """Take the templates that the connections of a process share: one HAProxy has many."""
         self.state = State.AWAITING_HELLO
         self.ending: Ending | None = None
         self.engine_id = b""
         self.max_frame_bytes = MAX_UNNEGOTIATED_FRAME_BYTES
         self._our_max_frame_bytes = max_frame_bytes
+        self._templates = templates
         self._partial: _Partial | None = None
         self._unread = b""
         self._outgoing: list[bytes] = []
@@ -170,7 +177,7 @@ class Connection:
             payload = data[pos + _IDS_AT : end]
             pos = end
             if takes_notify and kind == _NOTIFY and flags == _FIN:
-                notifies.append(decode_notify(payload))
+                notifies.append(decode_notify(payload, self._templates))
                 continue
             self._receive_frame(kind, flags, payload, notifies)
             if self.is_closing:

@@ -41,6 +41,17 @@ def decode_varint(data: bytes, pos: int) -> tuple[int, int]:
     return value, pos + 1
 
 
+def skip_varint(data: bytes, pos: int) -> int:
+    """Return the position after the varint at `pos`. Raises as `decode_varint` does."""
+    if data[pos] < ONE_BYTE_LIMIT:
+        return pos + 1
+    end = pos + 1
+    while data[end] >= 128:  # noqa: PLR2004 - the continuation bit
+        end += 1
+    # Only the longest ones may be too long.
+    return end + 1 if end - pos < MAX_VARINT_BYTES - 1 else decode_varint(data, pos)[1]
+
+
 def encode_varint(value: int) -> bytes:
     """Write one varint; a negative value as HAProxy does, in two's complement of 64 bits."""
     value &= _UINT64_MAX

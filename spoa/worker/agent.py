@@ -4,89 +4,41 @@ The batch of the loop turn is the unit of work. What HAProxy sent since the last
 connections, goes to Redis in one write, comes back in one read, and leaves in one write for each
 connection. No task, no future, no lock and no log line for a single request.
 
-    receive --> refused without Redis ----------------------------> answered
-        \-> Batch --> _flush --> (late or gone: _weed) --> Redis --> _land --> answered
-                                                       \-> no reply --> _expire --> answered
+    receive --> refused without Redis ----------------------------------> answered
+        \-> Batch --> _flush --> (late or gone: _weed)
+                        \-> gate.judge <--> Redis ------------------------> answered
+                                  \-> (opens something) gate.open <--> Redis --> answered
+                                  \-> no reply --> _expire ----------------> answered
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
-from spoa.config.model import Limits
+from spoa.config.sections import Limits
 from spoa.counters import WorkerCounters
-from spoa.spop.codec import Address, Notify, Value
-from spoa.worker.age import AgeGauge
+from spoa.spop.codec import Notify
 from spoa.worker.answers import Answers
-from tokens.gate import (
-    MAX_TOKENS_PER_CALL,
-    Check,
-    Decision,
-    Gate,
-    Outcome,
-    Redemption,
-    Reply,
-    ReplyMismatch,
-)
+from spoa.worker.batch import Batch, Flight, Link
+from spoa.worker.requests import LOGOUT, Requests
+from tokens.gate import Gate, Judgement, Unanswered
+from tokens.opening import Opening
+from tokens.outcome import Check, Decision, Outcome
+from tokens.question import Reply
+from tokens.redeem import MAX_TOKENS_PER_CALL, ReplyMismatch
 from tokens.store import Store
 from tokens.wire import StoreUnavailable, error_kind
-
-CHECK_HTTP = b"check-http"
-"""The message that asks for a decision; see haproxy/kat.spoe.conf."""
 
 # A batch that fills one script call need not wait for the end of the turn: Redis works while we
 # read on. A smaller one waits, so that other connections may still join it: leaving at 32 costs 5 %
 # more CPU per consume, at 4 another 10 % (`make bench`, 16 x 20, alternated).
 FLUSH_AT_ONCE = MAX_TOKENS_PER_CALL
 
-Args = dict[bytes, Value]
 
-
-class Link(Protocol):
-    """A connection to HAProxy, as far as answering needs to know it."""
-
-    @property
-    def is_open(self) -> bool: ...
-    @property
-    def max_frame_bytes(self) -> int: ...
-    @property
-    def ages(self) -> AgeGauge: ...
-    def queue(self, ack: bytes, /) -> None: ...
-    def flush(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Batch:
-    """The requests of one turn that Redis must judge, in parallel lists."""
-
-    started_at: float
-    links: list[Link] = field(default_factory=list)
-    ids: list[bytes] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    deadlines: list[float] = field(default_factory=list)
-
-    def only(self, indexes: Sequence[int]) -> "Batch":
-        """Return a batch of these requests."""
-        return Batch(
-            self.started_at,
-            [self.links[index] for index in indexes],
-            [self.ids[index] for index in indexes],
-            [self.checks[index] for index in indexes],
-            [self.deadlines[index] for index in indexes],
-        )
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A batch that Redis is judging."""
-
-    batch: Batch
-    redemption: Redemption
-    is_over: bool = False
+_UNAVAILABLE = Decision(Outcome.STORE_UNAVAILABLE)
 
 
 class Agent:
@@ -104,6 +56,7 @@ class Agent:
         self._gate = gate
         self._store = store
         self._answers = answers
+        self._requests = Requests()
         self._counters = counters
         self._deadline_s = limits.deadline_ms / 1000
         self._max_in_flight = limits.in_flight
@@ -124,16 +77,18 @@ class Agent:
         room_bytes = self._answers.room_bytes(link.max_frame_bytes)
         batch = self._batch or self._begin(now)
         refused = 0
+        read = self._requests.read
+        last_at_ms, age_s = None, 0.0
         for notify in notifies:
-            args = _find_args(notify)
-            check = _read_check(args, room_bytes)
-            refusal = self._refuse(args, check)
+            name, check, at_ms = read(notify, room_bytes)
+            refusal = self._refuse(name, check)
             if refusal is not None:
                 self._answer(link, notify.ids, check.acl, Decision(refusal))
                 refused += 1
                 continue
-            at_ms = args.get(b"at")
-            age_s = link.ages.age_s(at_ms, unix_now) if type(at_ms) is int else 0.0
+            if at_ms != last_at_ms:  # what was asked in the same millisecond has the same age
+                age_s = 0.0 if at_ms is None else link.ages.age_s(at_ms, unix_now)
+                last_at_ms = at_ms
             self._in_flight += 1
             batch.links.append(link)
             batch.ids.append(notify.ids)
@@ -150,12 +105,12 @@ class Agent:
         self._loop.call_soon(self._flush, batch)
         return batch
 
-    def _refuse(self, args: Args, check: Check) -> Outcome | None:
-        if not args:
+    def _refuse(self, message: bytes, check: Check) -> Outcome | None:
+        if not message:
             return Outcome.UNKNOWN_MESSAGE
         if self._in_flight >= self._max_in_flight:
             return Outcome.OVERLOADED
-        return self._gate.refuse(check)
+        return self._gate.look_logout(check) if message == LOGOUT else self._gate.look(check)
 
     def _flush(self, batch: Batch) -> None:
         """Send the batch of this turn to Redis. A second call for the same batch does nothing."""
@@ -170,9 +125,47 @@ class Agent:
             return
         self._counters.batch(len(batch.ids))
         self._counters.in_flight(self._in_flight)
-        flight = _Flight(batch, self._gate.redeem(batch.checks, self._store.fence))
-        timer = self._loop.call_later(self._deadline_s, self._expire, flight)
-        self._store.execute(flight.redemption.commands, partial(self._land, flight, timer))
+        # Nothing is consumed once the first of them is too late.
+        flight = Flight(
+            batch,
+            self._gate.judge(batch.checks),
+            self._land,
+            write_until=min(batch.deadlines),
+        )
+        self._depart(flight, now + self._deadline_s)
+
+    def _depart(self, flight: Flight, give_up_at: float) -> None:
+        """Begin to ask Redis about a batch."""
+        wait_s = max(0.0, give_up_at - time.monotonic())
+        flight.timer = self._loop.call_later(wait_s, self._expire, flight)
+        self._advance(flight)
+
+    def _advance(self, flight: Flight, replies: list[Reply] | None = None) -> None:
+        """Give the gate what Redis replied, and ask what it asks next, if anything."""
+        try:
+            questions = next(flight.asking) if replies is None else flight.asking.send(replies)
+        except StopIteration as end:
+            flight.land(flight, end.value)
+        except ReplyMismatch as mismatch:
+            self._fail(flight, "reply", str(mismatch))
+        except Unanswered as fault:
+            self._fail(flight, error_kind(str(fault)), str(fault))
+        else:
+            self._store.execute(
+                questions,
+                partial(self._hear, flight),
+                flight.write_until,
+                is_repeatable=not flight.openings,
+            )
+
+    def _hear(self, flight: Flight, result: list[Reply] | StoreUnavailable) -> None:
+        """Take what Redis replied. After the deadline it is too late."""
+        if flight.is_over:
+            return
+        if isinstance(result, StoreUnavailable):
+            self._give_up(flight)
+        else:
+            self._advance(flight, result)
 
     def _weed(self, batch: Batch, now: float) -> Batch:
         """Take out who waits no more; answer `deadline` to those who are still connected.
@@ -189,34 +182,90 @@ class Agent:
         self._answer_all(overdue, [Decision(Outcome.DEADLINE)] * len(late))
         return batch.only(kept)
 
-    def _land(
-        self, flight: _Flight, timer: asyncio.TimerHandle, result: list[Reply] | StoreUnavailable
-    ) -> None:
-        """Answer all, now that Redis has replied or cannot. After the deadline it is too late."""
-        timer.cancel()
+    def _land(self, flight: Flight, judgement: Judgement) -> None:
+        """Answer all but those who open something: their answer waits until it is written."""
+        self._report(judgement.faults)
+        if not judgement.openings:
+            self._settle(flight, judgement.decisions)
+            self.note()
+            return
+        batch, decisions = flight.batch, judgement.decisions
+        openings = dict(judgement.openings)
+        rest = [place for place in range(len(decisions)) if place not in openings]
+        flight.batch = batch.only(rest)
+        self._settle(flight, [decisions[place] for place in rest])
+        self._open(batch.only(list(openings)), list(openings.values()))
+
+    def _open(self, batch: Batch, openings: Sequence[Opening]) -> None:
+        """Have Redis write what these requests open."""
+        give_up_at = batch.started_at + self._deadline_s
+        flight = Flight(
+            batch,
+            self._gate.open(openings, time.monotonic()),
+            self._land_opened,
+            # Their tokens are consumed: one of them that is too late is no harm to the others.
+            write_until=give_up_at,
+            openings=openings,
+        )
+        self._depart(flight, give_up_at)
+
+    def _land_opened(self, flight: Flight, judgement: Judgement) -> None:
+        self._report(judgement.faults)
+        opened = [decision for decision in judgement.decisions if decision.outcome is Outcome.OK]
+        sessions = sum(map(bool, (decision.session for decision in opened)))
+        self._counters.sessions_opened(sessions)
+        self._counters.grants_opened(len(opened) - sessions)
+        self._counters.audit_lost(judgement.notes_lost)
+        self._settle(flight, judgement.decisions)
+
+    def _report(self, faults: Iterable[str]) -> None:
+        for fault in faults:
+            self._store.distrust(error_kind(fault), fault)
+
+    def note(self, *, is_last: bool = False) -> None:
+        """Have Redis write down what was judged. Nobody waits for it.
+
+        Of a flood the journal keeps what it counted in this second, unless this is the last time.
+        """
+        now = time.monotonic()
+        if questions := self._gate.take_notes(math.inf if is_last else now):
+            self._store.execute(questions, self._noted, now + self._deadline_s, is_repeatable=False)
+
+    def _noted(self, result: list[Reply] | StoreUnavailable) -> None:
+        # Not distrusted: a Redis that takes no audit from us may judge tokens as well as ever.
+        if isinstance(result, StoreUnavailable):
+            self._counters.audit_lost(1)
+        else:
+            self._counters.audit_lost(sum(isinstance(reply, Exception) for reply in result))
+
+    def _expire(self, flight: Flight) -> None:
         if not flight.is_over:
-            self._settle(flight, self._decide(flight.redemption, result))
+            self._fail(flight, "timeout", "no reply within the deadline")
 
-    def _expire(self, flight: _Flight) -> None:
-        self._store.distrust("timeout", "no reply within the deadline")
-        self._settle(flight, [Decision(Outcome.STORE_UNAVAILABLE)] * len(flight.batch.ids))
+    def _fail(self, flight: Flight, kind: str, message: str) -> None:
+        self._give_up(flight)
+        self._store.distrust(kind, message)
 
-    def _decide(
-        self, redemption: Redemption, result: list[Reply] | StoreUnavailable
-    ) -> list[Decision]:
-        if not isinstance(result, StoreUnavailable):
-            try:
-                decisions = redemption.decide(result)
-            except ReplyMismatch as mismatch:
-                self._store.distrust("reply", str(mismatch))
-            else:
-                for fault in redemption.faults:
-                    self._store.distrust(error_kind(fault), fault)
-                return decisions
-        return [Decision(Outcome.STORE_UNAVAILABLE)] * sum(map(len, redemption.kids))
+    def _give_up(self, flight: Flight) -> None:
+        self._settle(flight, [_UNAVAILABLE] * len(flight.batch.ids))
+        if flight.openings:
+            self._counters.audit_lost(1)  # it went with what they wanted to open
+            self._take_back(flight.openings)
 
-    def _settle(self, flight: _Flight, decisions: Sequence[Decision]) -> None:
+    def _take_back(self, openings: Sequence[Opening]) -> None:
+        """End what may have been opened. Nobody waits for it.
+
+        Whether it was written is not known, and a revocation of that moment may have missed it.
+        What was not announced must not stand.
+        """
+        undo = [opening.undo for opening in openings]
+        self._store.execute(undo, _forget, time.monotonic() + self._deadline_s)
+
+    def _settle(self, flight: Flight, decisions: Sequence[Decision]) -> None:
         flight.is_over = True
+        flight.asking.close()  # it may still wait for replies, and nobody will bring them
+        if flight.timer:
+            flight.timer.cancel()
         self._in_flight -= len(flight.batch.ids)
         self._answer_all(flight.batch, decisions)
         self._rest_if_idle()
@@ -246,31 +295,5 @@ class Agent:
         self._counters.in_flight(self._in_flight)
 
 
-def _find_args(notify: Notify) -> Args:
-    """Return the arguments of our message; none, if it is not there exactly once.
-
-    A NOTIFY has one ACK, so it can ask for one decision. Other messages are not our business.
-    """
-    found: Args | None = None
-    for message in notify.messages:
-        if message.name == CHECK_HTTP:
-            if found is not None:
-                return {}
-            found = message.args
-    return found or {}
-
-
-_TEXTS = (b"acl", b"token", b"host", b"method", b"path", b"nonce")
-
-
-def _read_check(args: Args, room_bytes: int) -> Check:
-    """Take the arguments by name. What is absent or of another type counts as not given."""
-    # One loop for all of them: a call for each cost 1.5 us of 12 (`make bench`).
-    # Not isinstance: an Address is bytes as well, and no text.
-    acl, token, host, method, path, nonce = [
-        text if type(text) is bytes else b"" for text in map(args.get, _TEXTS)
-    ]
-    source = args.get(b"src")
-    if not isinstance(source, Address):
-        source = b""
-    return Check(acl, token, host, method, path, nonce, source, room_bytes)
+def _forget(_: list[Reply] | StoreUnavailable) -> None:
+    """Hear how something ended that nobody waits for."""

@@ -5,10 +5,13 @@ only variable that opens anything, is the last one.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from spoa.spop.codec import Value, encode_ack, encode_set_var, encode_string
 from spoa.spop.constants import DataType, Scope
-from tokens.gate import Decision, Outcome
+from tokens.outcome import Decision, Outcome
+from tokens.record import MAX_SESSION_TTL_S
+from tokens.session import mint_session
 from tokens.token import KID_CHARS
 
 RETRY_AFTER_S = 1
@@ -31,6 +34,7 @@ def _string_var(name: bytes) -> bytes:
 _KID = _string_var(b"kid") + bytes((KID_CHARS,))
 _USER = _string_var(b"user")
 _GROUPS = _string_var(b"groups")
+_SESSION = _string_var(b"session")
 _ALLOW = _set_var(b"allow", True)  # noqa: FBT003 - the value of a variable
 _DENY = _set_var(b"allow", False)  # noqa: FBT003
 
@@ -44,18 +48,34 @@ class Answers:
             for acl in (b"", *(acl.encode() for acl in acls))
             for outcome in Outcome
         }
+        # A session says the same on every request of a page.
+        self._session_actions = lru_cache(4096)(self._hit)
 
     def encode(self, ids: bytes, acl: bytes, decision: Decision) -> bytes:
         """Encode the ACK. An ACL that is not configured is not repeated to HAProxy."""
+        if decision.outcome is Outcome.SESSION and not decision.session:
+            kid, user, groups = decision.kid, decision.user, decision.groups
+            return encode_ack(ids, self._session_actions(acl, kid, user, groups))
+        return encode_ack(ids, self._actions(acl, decision))
+
+    def _actions(self, acl: bytes, decision: Decision) -> bytes:
         outcome = decision.outcome
         reason = outcome.reason
         actions = self._heads.get((acl, reason)) or self._heads[b"", reason]
-        if decision.kid:
+        # Its length is written into the constant. One read from a session is only as good as that.
+        if len(decision.kid) == KID_CHARS:
             actions += _KID + decision.kid
-        if outcome is not Outcome.OK:
-            return encode_ack(ids, actions + _DENY)
-        user, groups = encode_string(decision.user), encode_string(decision.groups)
-        return encode_ack(ids, actions + _USER + user + _GROUPS + groups + _ALLOW)
+        if outcome.verdict != b"allow":
+            return actions + _DENY
+        if outcome is Outcome.GRANT:  # an address was let in, and nobody by name
+            return actions + _ALLOW
+        actions += _USER + encode_string(decision.user) + _GROUPS + encode_string(decision.groups)
+        if decision.session:
+            actions += _SESSION + encode_string(decision.session)
+        return actions + _ALLOW
+
+    def _hit(self, acl: bytes, kid: bytes, user: bytes, groups: bytes) -> bytes:
+        return self._actions(acl, Decision(Outcome.SESSION, kid, user, groups))
 
     def room_bytes(self, max_frame_bytes: int) -> int:
         """Return how long user and groups together may be, for a yes to fit into one frame."""
@@ -75,8 +95,9 @@ def _longest_yes() -> int:
     """Measure a yes without user and groups, each of whose lengths may take three bytes more."""
     acl = "a" * MAX_ACL_BYTES
     ids = bytes(MAX_IDS_BYTES)
-    yes = Answers([acl]).encode(ids, acl.encode(), Decision(Outcome.OK, kid=b"k" * KID_CHARS))
-    return len(yes) + 2 * 3
+    session = mint_session(MAX_SESSION_TTL_S * 1000)  # its idle time is part of it
+    opened = Decision(Outcome.SESSION, b"k" * KID_CHARS, session=session)  # the longest reason
+    return len(Answers([acl]).encode(ids, acl.encode(), opened)) + 2 * 3
 
 
 _LONGEST_YES = _longest_yes()

@@ -3,11 +3,12 @@
 import asyncio
 from typing import cast
 
-from spoa.config.model import Limits
+from spoa.config.sections import Limits
 from spoa.counters import WorkerCounters
 from spoa.log import fields, log
 from spoa.spop.connection import Connection, EndedBy, Ending, State
 from spoa.spop.constants import StatusCode
+from spoa.spop.template import Templates
 from spoa.worker.age import AgeGauge
 from spoa.worker.agent import Agent
 
@@ -36,6 +37,7 @@ class SpopServer:
         self.limits = limits
         self.counters = counters
         self.links: set[SpopLink] = set()
+        self.templates = Templates()
         self.is_draining = False
         self._has_none = asyncio.Event()
         self._ages: dict[bytes, AgeGauge] = {}
@@ -98,7 +100,7 @@ class SpopLink(asyncio.Protocol):
 
     def __init__(self, server: SpopServer) -> None:
         self._server = server
-        self._connection = Connection(server.limits.max_frame_bytes)
+        self._connection = Connection(server.limits.max_frame_bytes, server.templates)
         self._acks: list[bytes] = []
         self.ages = AgeGauge()
 

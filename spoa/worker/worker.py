@@ -22,14 +22,21 @@ from spoa.listen import BACKLOG, Listener, ListenError, bind
 from spoa.log import configure, log
 from spoa.worker.agent import Agent
 from spoa.worker.answers import Answers
+from spoa.worker.auditlog import AuditLog
+from spoa.worker.storewatch import StoreWatch
 from spoa.worker.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
+from tokens import cut, grant, proofs, redeem
+from tokens.audit import Journal
 from tokens.gate import Gate
 from tokens.record import Keys
-from tokens.store import Store, StoreSettings
+from tokens.redeem import MAX_TOKENS_PER_CALL
+from tokens.store import Store, StoreSettings, open_store
+from tokens.url import keys_per_call, parse_store_url
 
 BOOT_FAILURE = 3
 """Exit code: this worker cannot start, and another attempt would not help."""
 
+SCRIPTS = (redeem.SCRIPT, cut.SCRIPT, grant.SCRIPT, proofs.SCRIPT)
 HEARTBEAT_S = 1.0
 _GOODBYE_S = 1.0
 _OTHER_FILES = 64
@@ -106,7 +113,7 @@ class _Worker:
         keeping = asyncio.create_task(store.run())
         keeping.add_done_callback(lambda _: self._stop.set())
         gc.freeze()  # what is loaded by now stays: no need to look at it in every collection
-        self._beat()
+        self._beat(agent)
         await self._stop.wait()
         for server in servers:
             server.close()
@@ -127,13 +134,18 @@ class _Worker:
             fence_key=keys.fence,
             is_fenced=config.store.fence,
             clock_skew_ms=config.store.clock_skew_ms,
-            script=Gate.script,
-            script_sha=Gate.script_sha,
+            scripts=SCRIPTS,
             deadline_s=config.limits.deadline_ms / 1000,
+            tls=config.store.tls,
         )
-        store = Store(settings, self._counters)
-        gate = Gate(config.acl, keys, config.limits.deadline_ms)
-        return Agent(gate, store, Answers(config.acl), config.limits, self._counters), store
+        audit = config.audit
+        hear = AuditLog(config.log) if audit.log else None
+        journal = Journal(keys.audit, audit.max_entries if audit.stream else 0, hear)
+        per_call = keys_per_call(parse_store_url(settings.url), MAX_TOKENS_PER_CALL)
+        gate = Gate(config.rules, keys, config.limits.deadline_ms, journal, per_call)
+        store = open_store(settings, StoreWatch(self._counters, journal))
+        agent = Agent(gate, store, Answers(config.acl), config.limits, self._counters)
+        return agent, store
 
     def _listeners(self) -> list[socket.socket]:
         """Return what the supervisor bound for all, and bind what is this worker's own."""
@@ -143,10 +155,11 @@ class _Worker:
         # leaves its file alone.
         return [*self._order.listeners, *(listener.socket.dup() for listener in self._own)]
 
-    def _beat(self) -> None:
+    def _beat(self, agent: Agent) -> None:
         """Say that the loop turns, every second. The first beat says that this worker serves."""
         self._counters.heartbeat(time.monotonic())
-        asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
+        agent.note()  # of a flood the journal tells the rest when it is over
+        asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat, agent)
 
     async def _drain(self, agent: Agent, spop: SpopServer) -> None:
         """Finish what is in flight, say goodbye to every HAProxy, and see them off."""
@@ -157,6 +170,7 @@ class _Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await agent.drain()
+        agent.note(is_last=True)
         spop.disconnect_all("the agent is stopping")
         with suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):

@@ -3,8 +3,20 @@ from pathlib import Path
 
 import redis
 
-from bench.corpus import TTL_S, issue, mint, reap, spoil
+from bench.corpus import (
+    CLIENTS,
+    HOST,
+    METHOD,
+    PATH,
+    TTL_S,
+    client_address,
+    issue,
+    mint,
+    reap,
+    spoil,
+)
 from bench.servers import private_redis
+from tokens.address import candidates
 from tokens.record import read_record
 from tokens.token import digest, is_well_formed
 
@@ -42,6 +54,25 @@ def test_issued_tokens_keep_the_contract(tmp_path: Path) -> None:
         assert [record.sub.encode() for record in records] == [token.user for token in tokens]
         assert {record.ttl_s for record in records} == {TTL_S}
         assert 0 < client.ttl(keys[-1]) <= TTL_S
+
+
+def test_a_bound_token_opens_its_own_request_only(tmp_path: Path) -> None:
+    """Its record names the network, host, method and path of the request with its number."""
+    tokens = mint(300)
+    with private_redis(tmp_path) as store, redis.Redis(unix_socket_path=store.socket) as client:
+        issue(store.socket, tokens, b"other", is_bound=True)
+        raws = client.mget([b"kat:t:" + token.digest for token in tokens])
+    for index, record in enumerate(map(read_record, raws)):
+        names = candidates(client_address(index)).decode().split()
+        assert (record.acl, record.src) == (("other",), (names[1],))
+        bound = (record.host, record.method, record.path)
+        assert bound == ((HOST.decode(),), (METHOD.decode(),), (PATH.decode(),))
+
+
+def test_every_client_has_a_network_of_its_own() -> None:
+    """Nothing that remembered a few networks would be flattered."""
+    networks = {candidates(client_address(index)).split()[1] for index in range(2 * CLIENTS)}
+    assert len(networks) == CLIENTS
 
 
 def test_reaping_counts_the_consumed_and_leaves_nothing(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from bench.corpus import mint
 from bench.echo import answer
 from bench.frames import LENGTH, decode_actions, encode_at, encode_hello, encode_ids
 from bench.load import encode_request
+from bench.scenario import Scenario
 from spoa.spop.constants import FrameType
 
 FRAMES = [
-    encode_request(index, encode_ids(index), token) + encode_at(1.7e9)
+    encode_request(index, encode_ids(index), token, Scenario.CEILING.case) + encode_at(1.7e9)
     for index, token in enumerate(mint(3))
 ]
 

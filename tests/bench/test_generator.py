@@ -11,7 +11,8 @@ from bench.channel import Channel
 from bench.corpus import ACL, mint
 from bench.frames import HEAD_BYTES, IDS_BYTES, LENGTH, encode_ids
 from bench.generator import Generator
-from bench.load import Load, encode_request
+from bench.load import Load, Span, blanked, encode_request
+from bench.scenario import Scenario
 from spoa.spop.codec import decode_notify, encode_ack, encode_frame, encode_set_var
 from spoa.spop.constants import DataType, FrameType, Scope
 
@@ -26,7 +27,8 @@ def ack(index: int, reason: bytes = b"ok") -> bytes:
 
 
 def load_of(count: int) -> Load:
-    frames = [encode_request(i, encode_ids(i), token) for i, token in enumerate(mint(count))]
+    case = Scenario.CONSUME.case
+    frames = [encode_request(i, encode_ids(i), token, case) for i, token in enumerate(mint(count))]
     return Load(frames, [ack(index) for index in range(count)])
 
 
@@ -94,6 +96,28 @@ def test_right_answers_are_right_however_they_arrive(answer: Answer) -> None:
     with peers(load, answer, count=3) as channels:
         tally = Generator(channels, load, in_flight=20).run_closed()
     assert (tally.right, tally.wrong, len(tally.latencies)) == (200, {}, 200)
+
+
+SPAN = Span(ack(0).index(b"ok"), ack(0).index(b"ok") + 2)
+"""Where `ok` stands in an ACK of ours: now nobody can foresee it."""
+
+
+@pytest.mark.parametrize("answer", RIGHT.values(), ids=RIGHT)
+def test_what_nobody_can_foresee_is_kept(answer: Answer) -> None:
+    """It is not compared; each request's own is there afterwards, however the ACKs arrive."""
+    foreseen = load_of(200)
+    fresh = [b"%02x" % index for index in range(200)]
+    come = {due: due.replace(b"ok", fresh[index]) for index, due in enumerate(foreseen.acks)}
+    load = Load(foreseen.frames, [blanked(due, SPAN) for due in foreseen.acks], SPAN)
+
+    def fill(dues: list[bytes]) -> Sequence[bytes]:
+        by_blank = {blanked(due, SPAN): due for due in come.values()}
+        return answer([by_blank[due] for due in dues])
+
+    with peers(load, fill, count=3) as channels:
+        tally = Generator(channels, load, in_flight=20).run_closed()
+    assert (tally.right, tally.wrong) == (200, {})
+    assert sorted(tally.fresh) == list(enumerate(fresh))
 
 
 def instead(index: int, wrong: bytes) -> Answer:

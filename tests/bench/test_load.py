@@ -2,20 +2,26 @@ import re
 
 import pytest
 
-from bench.corpus import ACL, Issued, mint
+from bench.corpus import ACL, GROUPS, Issued, mint
 from bench.frames import encode_at, encode_ids
 from bench.load import (
-    CONSUMED,
-    REPLAYED,
+    NOWHERE,
     UnexpectedAnswer,
+    blanked,
     build_load,
     encode_request,
     fault_of,
     template_of,
 )
+from bench.scenario import Proof, Scenario
 from haproxy import FILES
 from spoa.spop.codec import Value, decode_notify, encode_ack, encode_set_var
 from spoa.spop.constants import Scope
+from tokens.session import mint_session
+
+CONSUMED = Scenario.CONSUME.case
+REPLAYED = Scenario.REPLAY.case
+OPENED = Scenario.SESSION_OPEN.case
 
 
 def ack_of(token: Issued, index: int = 0, changes: dict[str, Value] | None = None) -> bytes:
@@ -25,7 +31,7 @@ def ack_of(token: Issued, index: int = 0, changes: dict[str, Value] | None = Non
         "reason": b"ok",
         "acl": ACL,
         "user": token.user,
-        "groups": b"100%,staff",
+        "groups": b"100%," + b",".join(GROUPS),
         "kid": token.kid,
         "allow": True,
     }
@@ -41,21 +47,63 @@ def ack_of(token: Issued, index: int = 0, changes: dict[str, Value] | None = Non
 PROBE, *TOKENS = mint(6)
 
 
-def test_every_request_has_all_arguments() -> None:
-    """A request carries what kat.spoe.conf sends, in its order, `at` last."""
-    (line,) = re.findall(r"^ +args (.+)$", (FILES / "kat.spoe.conf").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("scenario", Scenario)
+def test_every_request_has_all_arguments(scenario: Scenario) -> None:
+    """A request carries what kat.spoe.conf sends, in its order, `at` last; NULL for what is not."""
+    conf = (FILES / "kat.spoe.conf").read_text()
+    message = conf.partition("spoe-message check-http\n")[2]
+    (line, *_) = re.findall(r"^ +args (.+)$", message, re.MULTILINE)
     names = [arg.partition("=")[0].encode() for arg in line.split()]
-    frame = encode_request(3, encode_ids(3), TOKENS[0]) + encode_at(1.7e9)
-    (message,) = decode_notify(frame[9:]).messages
-    assert list(message.args) == names
-    assert message.args[b"token"] == TOKENS[0].text
+    case = scenario.case
+    token = TOKENS[0]._replace(session=mint_session(None))
+    frame = encode_request(3, encode_ids(3), token, case) + encode_at(1.7e9)
+    (asked,) = decode_notify(frame[9:]).messages
+    assert (asked.name, list(asked.args)) == (b"check-http", names)
+    proofs = {name: asked.args[name] for name in (b"token", b"session", b"nonce")}
+    assert proofs == {
+        b"token": token.text if case.proof is Proof.TOKEN else None,
+        b"session": token.session if case.proof is Proof.SESSION else None,
+        b"nonce": None,
+    }
 
 
 def test_the_template_of_one_answer_foresees_all_others() -> None:
     """The ACKs built from a probe's are those that a right agent gives, byte for byte."""
-    load = build_load(TOKENS, template_of(ack_of(PROBE), PROBE, CONSUMED))
+    load = build_load(TOKENS, CONSUMED, template_of(ack_of(PROBE), PROBE, CONSUMED))
     assert load.acks == [ack_of(token, i) for i, token in enumerate(TOKENS)]
     assert len(load.frames) == len(TOKENS)
+    assert load.fresh == NOWHERE
+
+
+def opened_ack(token: Issued, index: int = 0) -> bytes:
+    changes: dict[str, Value] = {"acl": OPENED.acl, "session": mint_session(None), "allow": True}
+    return ack_of(token, index, changes)
+
+
+def test_a_new_session_is_all_that_is_not_foreseen() -> None:
+    """Where its id stands the ACKs are blank, and they differ from the agent's nowhere else."""
+    load = build_load(TOKENS, OPENED, template_of(opened_ack(PROBE), PROBE, OPENED))
+    come = [opened_ack(token, i) for i, token in enumerate(TOKENS)]
+    assert load.acks == [blanked(ack, load.fresh) for ack in come]
+    assert load.acks != come
+
+
+def test_a_session_is_opened_where_one_belongs() -> None:
+    """A token in a query opens one, and none in a header does."""
+    with pytest.raises(UnexpectedAnswer, match="no new session"):
+        template_of(ack_of(PROBE, changes={"acl": OPENED.acl}), PROBE, OPENED)
+    with pytest.raises(UnexpectedAnswer, match="a new session"):
+        template_of(ack_of(PROBE, changes={"session": mint_session(None)}), PROBE, CONSUMED)
+
+
+def test_a_grant_names_nobody() -> None:
+    """The answer to an address has no user and no kid, and is right without."""
+    case = Scenario.GRANT.case
+    values: dict[bytes, Value] = {b"class": b"allow", b"reason": b"grant", b"acl": case.acl}
+    pairs = {**values, b"allow": True}.items()
+    actions = b"".join(encode_set_var(Scope.TRANSACTION, *pair) for pair in pairs)
+    load = build_load(TOKENS, case, template_of(encode_ack(encode_ids(0), actions), PROBE, case))
+    assert load.acks == [encode_ack(encode_ids(i), actions) for i in range(len(TOKENS))]
 
 
 @pytest.mark.parametrize(

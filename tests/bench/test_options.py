@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 
 from bench.options import parse_options
-from bench.player import Scenario
+from bench.scenario import Scenario
 
 
 def test_defaults_measure_everything() -> None:
-    """Without options all scenarios are measured, in three rounds, as HAProxy would ask."""
+    """Without options all scenarios are measured, in five rounds, as HAProxy would ask."""
     options = parse_options([])
     assert options.scenarios == tuple(Scenario)
-    assert (options.connections, options.in_flight, options.rounds) == (16, 20, 3)
+    assert (options.connections, options.in_flight, options.rounds) == (16, 20, 5)
     assert list(options.rates) == [5_000, 20_000]
     assert (options.workers, options.generators) == (1, 1)
     assert not options.pin

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from bench.options import parse_options
 from bench.plan import Result
-from bench.player import Scenario
 from bench.report import environment, header, tables, write_json
 from bench.rounds import Round
+from bench.scenario import Scenario
 
 FIGURES = {"requests": 9.0, "wrong": 0.0, "requests_per_s": 80_000.4, "agent_us": 10.0}
 
@@ -39,6 +39,25 @@ def test_tables_align() -> None:
     assert opened.split()[:4] == ["5,000/s", "80,000", "10.00", "-"]
     assert "Wrong" not in shown
     assert "Not measured" in shown
+
+
+def rounds_of(scenario: Scenario, *agent_us: float) -> Result:
+    rounds = [Round({"requests_per_s": 3e5 / us, "agent_us": us}, Counter()) for us in agent_us]
+    return Result(scenario, None, rounds)
+
+
+def test_ratios_are_of_rounds_side_by_side() -> None:
+    """A machine that slows down does so for both: each pair counts, and their median is shown."""
+    shown = tables(
+        [rounds_of(Scenario.CONSUME, 10, 20, 44), rounds_of(Scenario.SESSION, 5, 10, 11)]
+    )
+    (line,) = (line for line in shown.splitlines() if line.startswith("session / consume"))
+    assert line.split()[3:] == ["2.00", "2.00", "-"]
+
+
+def test_what_was_not_measured_has_no_ratio() -> None:
+    """One scenario alone is compared with nothing."""
+    assert "Ratios" not in tables([rounds_of(Scenario.SESSION, 5.0)])
 
 
 def test_the_header_tells_the_circumstances() -> None:

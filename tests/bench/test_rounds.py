@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from bench.plan import echo_agent
-from bench.player import Job, Scenario
+from bench.player import Job
 from bench.rounds import play_round
+from bench.scenario import Scenario
 
 CORES = tuple(os.sched_getaffinity(0))
 

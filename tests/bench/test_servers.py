@@ -35,5 +35,5 @@ def test_what_a_failed_server_said_is_told(tmp_path: Path, monkeypatch: pytest.M
     """An agent that ends at once is not waited for, and its own words are in the message."""
     monkeypatch.setattr(sys, "executable", "/bin/ls")
     failure = pytest.raises(NotStarted, match=r"agent ended at once\n.*spoa\.cli")
-    with failure, real_agent(tmp_path, "/nobody.sock", 1):
+    with failure, real_agent(tmp_path, "/nobody.sock", 1, {}):
         pass

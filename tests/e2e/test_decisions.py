@@ -3,12 +3,14 @@
 import json
 import socket
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from spoa.spop.codec import Notify, encode_ack
 from tests.e2e.scene import TOKEN, Stage, staged, until
+from tests.support.haproxy import fresh_source
 from tests.support.stub_agent import (
     GARBAGE,
     Script,
@@ -68,6 +70,35 @@ def test_a_user_without_groups_has_no_groups_header(stage: Stage) -> None:
     stage.agent.script = acknowledging(yes)
     assert stage.ask(f"X-KAT: {TOKEN}").status == 200
     assert stage.application.take()[0].header("X-KAT-Groups") == []
+
+
+def test_a_yes_without_a_name_has_no_user_header(stage: Stage) -> None:
+    """Whoever is let in for his address is nobody to the application, and not an empty user."""
+    yes = actions(**{"class": b"allow"}, reason=b"grant", acl=b"demo", allow=True)
+    stage.agent.script = acknowledging(yes)
+    assert stage.ask("X-KAT-User: admin").status == 200
+    (received,) = stage.application.take()
+    assert [name for name, _ in received.headers if name.lower().startswith("x-kat")] == []
+
+
+def test_the_agent_is_told_all_that_it_decides_by(stage: Stage) -> None:
+    """Each argument is sent under its name; what the request does not have arrives as NULL."""
+    source = fresh_source()
+    stage.ask(f"X-KAT: {TOKEN}", "X-KAT-Session: x", target="/a/b?c=d", source=source)
+    [asked] = stage.asked()
+    assert isinstance(asked.pop(b"at"), int)
+    assert isinstance(asked.pop(b"id"), bytes)
+    assert asked == {
+        b"acl": b"demo",
+        b"token": TOKEN.encode(),
+        b"via": b"header",
+        b"session": None,
+        b"nonce": None,
+        b"src": ip_address(source).packed,
+        b"host": b"localhost",
+        b"method": b"GET",
+        b"path": b"/a/b",
+    }
 
 
 def test_the_applications_answer_is_left_alone(stage: Stage) -> None:

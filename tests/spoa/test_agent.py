@@ -1,161 +1,51 @@
-"""The agent alone, between links and a Redis that do what the test says, on a loop of its own."""
+"""The agent alone: who is asked about what, who is answered when, and that it is once."""
 
 import asyncio
+import gc
+import inspect
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from functools import wraps
-from itertools import count
-from typing import TYPE_CHECKING, cast
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import redis
 
-from spoa.config.model import Limits
-from spoa.counters import Counters
-from spoa.spop.codec import Notify, decode_notify
+from spoa.spop.codec import Notify
 from spoa.spop.constants import DataType
-from spoa.worker.age import AgeGauge
-from spoa.worker.agent import FLUSH_AT_ONCE, Agent
+from spoa.worker.agent import FLUSH_AT_ONCE
 from spoa.worker.answers import Answers
 from tests.support import frames
-from tests.support.spop_client import Answer, Argument, address, check_http, now_ms, read_answer
-from tokens.gate import MAX_TOKENS_PER_CALL, Command, Fence, Gate, Reply
-from tokens.record import Keys
-from tokens.token import mint
-from tokens.wire import Settle, StoreUnavailable
-
-if TYPE_CHECKING:
-    from tokens.store import Store
-
-RECORD = b'{"v":1,"sub":"user1","acl":["demo"],"ttl":60}'
-DEADLINE_MS = 250
-GIVE_UP_S = 5.0
-
-
-class Link:
-    """A connection to HAProxy that keeps what is written to it."""
-
-    def __init__(self) -> None:
-        self.is_open = True
-        self.max_frame_bytes = 16380
-        self.ages = AgeGauge()
-        self.answers: list[Answer] = []
-        self.writes: list[int] = []
-        """How many ACKs each write held."""
-        self._queue: list[bytes] = []
-        self._ids = map(frames.ids, count())
-
-    def queue(self, ack: bytes) -> None:
-        self._queue.append(ack)
-
-    def flush(self) -> None:
-        self.writes.append(len(self._queue))
-        self.answers += map(read_answer, self._queue)
-        self._queue.clear()
-
-    @property
-    def reasons(self) -> list[str]:
-        return [answer.reason for answer in self.answers]
-
-    def notify(self, *messages: bytes) -> Notify:
-        return decode_notify(next(self._ids) + b"".join(messages))
-
-    def check(self, token: Argument = "", **changes: Argument) -> Notify:
-        """Make a NOTIFY with our message, and with a token of its own unless one is given."""
-        return self.notify(check_http(token=mint() if token == "" else token, **changes))
-
-    def checks(self, number: int) -> list[Notify]:
-        return [self.check() for _ in range(number)]
-
-
-@dataclass
-class ScriptedStore:
-    """A Redis that replies when the test calls `settle`, or at once with `result`."""
-
-    result: StoreUnavailable | None = None
-    fence: Fence = field(default_factory=lambda: Fence(b"0" * 40, 0))
-    batches: list[tuple[Sequence[Command], Settle]] = field(default_factory=list)
-    distrusted: list[str] = field(default_factory=list)
-
-    def execute(self, commands: Sequence[Command], settle: Settle) -> None:
-        self.batches.append((commands, settle))
-        if self.result is not None:
-            settle(self.result)
-
-    def distrust(self, kind: str, message: str) -> None:
-        assert message
-        self.distrusted.append(kind)
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many tokens each batch held."""
-        return [sum(map(_tokens, commands)) for commands, _ in self.batches]
-
-    def settle(self, index: int, judge: Callable[[Command], Reply]) -> None:
-        commands, settle = self.batches[index]
-        settle([judge(command) for command in commands])
-
-    def allow(self, *indexes: int) -> None:
-        for index in indexes:
-            self.settle(index, reply)
-
-
-def _tokens(command: Command) -> int:
-    assert isinstance(command[2], int)
-    return command[2]
-
-
-def reply(command: Command, code: bytes = b"ok", detail: bytes = RECORD) -> list[Reply]:
-    """Answer one script call as redeem.lua does, the same for all of its tokens."""
-    keys = command[3 : 3 + _tokens(command)]
-    assert all(isinstance(key, bytes) for key in keys)
-    kids = [cast("bytes", key)[-64:][:12] for key in keys]
-    return [now_ms(), *(value for kid in kids for value in (kid, code, detail))]
-
-
-class Scene:
-    """An agent, its store, and its counters."""
-
-    def __init__(self, **limits: int) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.faults: list[object] = []
-        self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
-        self.counters = Counters(["demo"], 1)
-        self.store = ScriptedStore()
-        settings = Limits.model_validate({"deadline_ms": DEADLINE_MS, **limits})
-        gate = Gate(["demo"], Keys(), settings.deadline_ms)
-        pen = self.counters.worker(0)
-        self.agent = Agent(gate, cast("Store", self.store), Answers(["demo"]), settings, pen)
-
-    def decided(self, reason: str, acl: str = "demo") -> int:
-        return self.counters.block(0)[0][self.counters.layout.request(acl, reason)]
-
-    @property
-    def in_flight(self) -> int:
-        return self.counters.block(0)[0][self.counters.layout.in_flight]
-
-
-def scene(test: Callable[[Scene], Coroutine[None, None, None]]) -> Callable[[], None]:
-    """Run the test on a loop, with an agent; what the loop catches fails it."""
-
-    @wraps(test)
-    def run() -> None:
-        async def play() -> None:
-            scene = Scene()
-            await test(scene)
-            assert not scene.faults
-
-        asyncio.run(play())
-
-    # pytest reads the signature of what is wrapped, and would look for a fixture `scene`.
-    del run.__wrapped__  # type: ignore[attr-defined]
-    return run
-
-
-async def turn() -> None:
-    """Let the loop finish this turn."""
-    await asyncio.sleep(0)
-
+from tests.support.agents import (
+    DEADLINE_MS,
+    GIVE_UP_S,
+    KEYS,
+    RECORD,
+    Asked,
+    Link,
+    Scene,
+    claims,
+    hasty,
+    idle,
+    issue,
+    limited,
+    reply,
+    scene,
+    turn,
+)
+from tests.support.asking import Asker
+from tests.support.spop_client import (
+    Argument,
+    address,
+    check_http,
+    check_tcp,
+    logout,
+    now_ms,
+)
+from tokens.question import Question, Reply
+from tokens.redeem import MAX_TOKENS_PER_CALL
+from tokens.token import digest, mint
+from tokens.wire import StoreUnavailable
 
 # --- The batch of the turn -----------------------------------------------------------------------
 
@@ -201,8 +91,8 @@ async def test_a_large_batch_is_split_into_calls(scene: Scene) -> None:
     """One write to Redis holds as many script calls as it takes, no call too many tokens."""
     link = Link()
     scene.agent.receive(link, link.checks(300))
-    ((commands, _),) = scene.store.batches
-    assert max(map(_tokens, commands)) <= MAX_TOKENS_PER_CALL
+    (asked,) = scene.store.batches
+    assert max(len(claims(call)) for call in asked.calls) <= MAX_TOKENS_PER_CALL
     assert scene.store.sizes == [300]
     scene.store.allow(0)
     assert link.reasons == ["ok"] * 300
@@ -216,9 +106,10 @@ async def test_batches_may_come_back_in_any_order(scene: Scene) -> None:
     notifies = [link.checks(FLUSH_AT_ONCE) for _ in range(3)]
     for batch in notifies:
         scene.agent.receive(link, batch)
-    scene.store.allow(2)
-    scene.store.settle(0, lambda command: reply(command, b"replayed", b"1 192.0.2.7"))
-    scene.store.settle(1, lambda command: reply(command, b"unknown", b""))
+    first, second, third = scene.store.batches
+    third.allow()
+    first.judge(lambda call: reply(call, b"replayed", b"1 192.0.2.7"))
+    second.judge(lambda call: reply(call, b"unknown", b""))
     expected = {
         notify.ids: reason
         for batch, reason in zip(notifies, ("replayed", "unknown", "ok"), strict=True)
@@ -231,6 +122,7 @@ async def test_batches_may_come_back_in_any_order(scene: Scene) -> None:
 # --- What is asked -------------------------------------------------------------------------------
 
 OTHER = frames.message(b"other", (b"acl", frames.string(b"demo")))
+SESSION = "s" * 43
 
 NOT_OURS: dict[str, Callable[[], list[bytes]]] = {
     "no message": list,
@@ -244,7 +136,9 @@ NOT_OURS: dict[str, Callable[[], list[bytes]]] = {
         check_http(token=mint()),
         frames.message(b"check-http"),
     ],
-    "without arguments": lambda: [frames.message(b"check-http")],
+    "two of different names": lambda: [check_http(token=mint()), check_tcp("demo")],
+    "a check and a logout": lambda: [check_http(token=mint()), logout("wiki", SESSION)],
+    "a logout and a check": lambda: [logout("wiki", SESSION), check_tcp("ssh")],
     "in capitals": lambda: [frames.message(b"CHECK-HTTP", (b"acl", frames.string(b"demo")))],
 }
 
@@ -259,7 +153,7 @@ def test_a_notify_without_one_message_of_ours(case: str) -> None:
         scene.agent.receive(link, [link.notify(*NOT_OURS[case]())])
         await turn()
         assert link.reasons == ["unknown_message"]
-        assert scene.store.batches == []
+        assert scene.store.asked == []
         assert scene.decided("unknown_message", "(unknown)") == 1
 
     play()
@@ -283,8 +177,8 @@ async def test_arguments_reach_redis_unchanged(scene: Scene) -> None:
     path, host = b"/\xff\x00 x", b"app.example\xe4"
     scene.agent.receive(link, [link.check(path=path, host=host, method="PUT", nonce="n" * 64)])
     await turn()
-    ((command,), _) = scene.store.batches[0]
-    claim, acl, src, *rest = command[-8:]
+    (call,) = scene.store.batches[0].calls
+    claim, acl, src, *rest = call.tail[-8:]
     assert claim
     assert acl == b"demo"
     assert src == b"192.0.2.7 192.0.2.0/24 192.0.0.0/16 192.0.0.0/8"
@@ -329,8 +223,10 @@ def test_an_argument_of_the_wrong_type_is_absent(case: str) -> None:
 async def test_an_absent_acl_is_refused(scene: Scene) -> None:
     """A message that does not name its ACL is `unknown_acl`."""
     link = Link()
-    scene.agent.receive(link, [link.notify(check_http(without="acl", token=mint()))])
-    assert link.reasons == ["unknown_acl"]
+    nameless = check_http(without="acl", token=mint())
+    await scene.ask(link, link.notify(nameless), link.notify(frames.message(b"check-http")))
+    assert link.reasons == ["unknown_acl", "unknown_acl"]
+    assert scene.store.asked == []
 
 
 @pytest.mark.parametrize("src", ["192.0.2.7", 3221225991, None, frames.string(b"\xc0\x00\x02\x07")])
@@ -342,8 +238,8 @@ def test_a_source_that_is_no_address_is_nobody(src: Argument) -> None:
         link = Link()
         scene.agent.receive(link, [link.check(src=src)])
         await turn()
-        ((command,), _) = scene.store.batches[0]
-        assert command[-6] == b""
+        (call,) = scene.store.batches[0].calls
+        assert call.tail[-6] == b""
 
     play()
 
@@ -351,10 +247,9 @@ def test_a_source_that_is_no_address_is_nobody(src: Argument) -> None:
 # --- Bounds --------------------------------------------------------------------------------------
 
 
-@scene
+@limited(in_flight=5)
 async def test_above_in_flight_the_answer_is_overloaded_at_once(scene: Scene) -> None:
     """The bound is exact, refuses without a stall, and is free again after the answers."""
-    scene = Scene(in_flight=5)
     link = Link()
     scene.agent.receive(link, link.checks(8))
     assert link.reasons == ["overloaded"] * 3
@@ -370,15 +265,14 @@ async def test_above_in_flight_the_answer_is_overloaded_at_once(scene: Scene) ->
     assert scene.decided("overloaded") == 4
 
 
-@scene
+@limited(in_flight=5)
 async def test_what_is_refused_without_redis_takes_no_place(scene: Scene) -> None:
     """However many malformed tokens come, nothing is in flight."""
-    scene = Scene(in_flight=5)
     link = Link()
     scene.agent.receive(link, [link.check("kat_nonsense") for _ in range(300)])
     assert link.reasons == ["malformed"] * 300
     assert link.writes == [300]
-    await asyncio.wait_for(scene.agent.drain(), GIVE_UP_S)
+    await idle(scene)
     assert scene.in_flight == 0
 
 
@@ -390,8 +284,8 @@ async def test_the_room_follows_the_agreed_frame(scene: Scene) -> None:
     scene.agent.receive(small, small.checks(1))
     scene.agent.receive(large, large.checks(1))
     await turn()
-    ((command,), _) = scene.store.batches[0]
-    rooms = command[-9], command[-1]
+    (call,) = scene.store.batches[0].calls
+    rooms = call.tail[-9], call.tail[-1]
     answers = Answers(["demo"])
     assert rooms == (answers.room_bytes(256), answers.room_bytes(16380))
 
@@ -399,7 +293,7 @@ async def test_the_room_follows_the_agreed_frame(scene: Scene) -> None:
 # --- Deadlines -----------------------------------------------------------------------------------
 
 
-@scene
+@hasty
 async def test_an_old_message_is_answered_deadline(scene: Scene) -> None:
     """What HAProxy gave up on, by its own time stamp, never reaches Redis."""
     link = Link()
@@ -423,7 +317,7 @@ async def test_an_old_message_is_answered_deadline(scene: Scene) -> None:
 def test_a_time_stamp_of_the_wrong_type_is_no_time(at: Argument) -> None:
     """It makes its message neither old nor the measure for those that follow."""
 
-    @scene
+    @hasty
     async def play(scene: Scene) -> None:
         link = Link()
         scene.agent.receive(link, [link.check(), link.check(at=at)])
@@ -436,7 +330,7 @@ def test_a_time_stamp_of_the_wrong_type_is_no_time(at: Argument) -> None:
     play()
 
 
-@scene
+@hasty
 async def test_a_stall_between_reading_and_writing_counts(scene: Scene) -> None:
     """A loop that stood still past the deadline sends nothing that it had read before."""
     link, gone = Link(), Link()
@@ -448,16 +342,16 @@ async def test_a_stall_between_reading_and_writing_counts(scene: Scene) -> None:
     assert scene.store.batches == []
     assert link.reasons == ["deadline", "deadline"]
     assert gone.answers == []
-    await asyncio.wait_for(scene.agent.drain(), GIVE_UP_S)
+    await idle(scene)
 
 
-@scene
+@hasty
 async def test_no_reply_in_time_is_store_unavailable(scene: Scene) -> None:
     """It is answered at the deadline and once: what Redis says later is heard by nobody."""
     link = Link()
     began = scene.loop.time()
     scene.agent.receive(link, link.checks(FLUSH_AT_ONCE))
-    await asyncio.wait_for(scene.agent.drain(), GIVE_UP_S)
+    await idle(scene)
     assert scene.loop.time() - began >= DEADLINE_MS / 1000
     assert link.reasons == ["store_unavailable"] * FLUSH_AT_ONCE
     assert scene.store.distrusted == ["timeout"]
@@ -492,7 +386,7 @@ async def test_only_leavers_leave_nothing(scene: Scene) -> None:
     link.is_open = False
     await turn()
     assert scene.store.batches == []
-    await asyncio.wait_for(scene.agent.drain(), GIVE_UP_S)
+    await idle(scene)
 
 
 # --- Redis in trouble ----------------------------------------------------------------------------
@@ -511,13 +405,13 @@ async def test_a_store_that_cannot_is_told_at_once(scene: Scene) -> None:
     assert scene.decided("store_unavailable") == FLUSH_AT_ONCE + 1
 
 
-def _hole(command: Command) -> Reply:
-    return reply(command)[:-3]
+def _hole(call: Question) -> Reply:
+    return reply(call)[:-3]
 
 
-def _neighbour(command: Command) -> Reply:
-    now, *rest = reply(command)
-    return [now, *rest[3:], *rest[:3]]
+def _neighbour(call: Question) -> Reply:
+    now, claim, *rest = reply(call)
+    return [now, claim, *rest[3:], *rest[:3]]
 
 
 @pytest.mark.parametrize(
@@ -528,13 +422,18 @@ def _neighbour(command: Command) -> Reply:
         lambda _: b"OK",
         lambda _: None,
         lambda _: [],
-        lambda command: reply(command, b"sure"),
-        lambda command: [*reply(command)[:-1], 7],
+        lambda call: [*reply(call)[:1], b"another claim", *reply(call)[2:]],
+        lambda call: reply(call, b"sure"),
+        lambda call: reply(call, b"ok"),
+        lambda call: [*reply(call)[:-1], 7],
     ],
-    ids=["cut short", "kids moved", "a text", "null", "empty", "unknown code", "detail a number"],
+    ids=[
+        *("cut short", "kids moved", "a text", "null", "empty", "another claim"),
+        *("unknown code", "yes without a time", "detail a number"),
+    ],
 )
 def test_a_reply_that_fits_no_question_is_believed_by_nobody(
-    judge: Callable[[Command], Reply],
+    judge: Callable[[Question], Reply],
 ) -> None:
     """The whole batch is refused, whatever parts of it look right, and the connection goes."""
 
@@ -542,9 +441,10 @@ def test_a_reply_that_fits_no_question_is_believed_by_nobody(
     async def play(scene: Scene) -> None:
         link = Link()
         scene.agent.receive(link, link.checks(FLUSH_AT_ONCE))
-        scene.store.settle(0, judge)
+        scene.store.batches[0].judge(judge)
         assert link.reasons == ["store_unavailable"] * FLUSH_AT_ONCE
         assert scene.store.distrusted == ["reply"]
+        assert scene.in_flight == 0
 
     play()
 
@@ -566,13 +466,60 @@ def test_an_error_reply_is_store_unavailable(text: str, kind: str) -> None:
         link = Link()
         for _ in range(2):
             scene.agent.receive(link, link.checks(FLUSH_AT_ONCE))
-        scene.store.settle(0, lambda _: Exception(text))
+        one, other = scene.store.batches
+        one.judge(lambda _: Exception(text))
         first_word = text.partition(" ")[0].encode()
-        scene.store.settle(1, lambda command: reply(command, b"store_error", first_word))
+        other.judge(lambda call: reply(call, b"store_error", first_word))
         assert link.reasons == ["store_unavailable"] * 2 * FLUSH_AT_ONCE
         assert scene.store.distrusted == [kind, kind]
 
     play()
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [
+        (Exception("KATFENCE moved"), "fence"),
+        (Exception("NOPERM no"), "auth"),
+        (None, "reply"),
+        (b"OK", "reply"),
+        ([], "reply"),
+        ([1, b"", [b"v"]], "reply"),
+    ],
+    ids=["moved", "no permission", "null", "a text", "empty", "half a field"],
+)
+def test_who_cannot_know_what_is_revoked_says_no(last: Reply, kind: str) -> None:
+    """Without the time and the cuts nothing of a batch is believed, and the store hears why."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link = Link()
+        scene.agent.receive(link, link.checks(FLUSH_AT_ONCE))
+        (asked,) = scene.store.batches
+        asked.settle([*(reply(call) for call in asked.calls), last])
+        assert link.reasons == ["store_unavailable"] * FLUSH_AT_ONCE
+        assert scene.store.distrusted == [kind]
+        assert scene.in_flight == 0
+
+    play()
+
+
+@hasty
+async def test_a_store_that_gives_all_up_answers_nobody_twice(scene: Scene) -> None:
+    """`distrust` may fail whatever waits, the very batch that it is about, too: each once."""
+    link = Link()
+    for _ in range(3):
+        scene.agent.receive(link, link.checks(FLUSH_AT_ONCE))
+    waiting = scene.store.batches
+
+    def give_up(kind: str, message: str) -> None:
+        while waiting:
+            waiting.pop().settle(StoreUnavailable(kind, message))
+
+    scene.store.distrust = give_up  # type: ignore[method-assign]
+    await idle(scene)
+    assert len(link.answers) == 3 * FLUSH_AT_ONCE
+    assert scene.in_flight == 0
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"\xff", RECORD[:-1], RECORD.replace(b"v", b"w")])
@@ -584,9 +531,528 @@ def test_a_yes_with_an_unreadable_record_is_no_yes(raw: bytes) -> None:
         link = Link()
         scene.agent.receive(link, link.checks(1))
         await turn()
-        scene.store.settle(0, lambda command: reply(command, detail=raw))
+        scene.store.batches[0].judge(lambda call: reply(call, detail=raw))
         assert link.reasons == ["bad_record"]
         assert not link.answers[0].is_ok
+
+    play()
+
+
+# --- What needs no token -------------------------------------------------------------------------
+
+
+def test_an_address_is_judged_by_its_grant(client: redis.Redis) -> None:
+    """check-tcp: a grant that stands lets its address in, and nobody by name; none, no one."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        client.zadd(KEYS.grants(b"ssh").decode(), {"192.0.2.0/24": now_ms() + 60_000})
+        for src in ("192.0.2.7", "198.51.100.7"):
+            await scene.ask(link, link.notify(check_tcp("ssh", src=address(src))))
+        for asked in scene.store.batches:
+            assert asked.is_repeatable
+            asked.ask(asker)
+        assert link.reasons == ["grant", "no_grant"]
+        assert [answer.is_ok for answer in link.answers] == [True, False]
+        assert "user" not in link.answers[0].variables
+        assert scene.store.notes == []
+
+    play()
+
+
+def test_a_token_where_only_addresses_count_stays_whole(client: redis.Redis) -> None:
+    """In mode ip a token is not looked at; in ip+token only once the grant is known to stand."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker, token = Link(), Asker(client), issue(client)
+        await scene.ask(link, *(link.check(token, acl=acl) for acl in ("ssh", "vault")))
+        (asked,) = scene.store.batches
+        asked.ask(asker)
+        assert asked.calls == []
+        assert link.reasons == ["no_grant", "no_grant"]
+        client.zadd(KEYS.grants(b"vault").decode(), {"192.0.2.7": now_ms() + 60_000})
+        await scene.ask(link, link.check(token, acl="vault"))
+        first = scene.store.batches[1]
+        first.ask(asker)
+        second = scene.store.batches[2]
+        assert (first.tokens, second.tokens) == (0, 1)
+        assert (second.give_up_at, second.is_repeatable) == (first.give_up_at, True)
+        second.ask(asker)
+        assert link.reasons[2:] == ["ok"]
+        assert scene.in_flight == 0
+
+    play()
+
+
+def test_logout_ends_the_session(client: redis.Redis) -> None:
+    """The visitor is answered when the session is gone; its place in a list is nobody's wait."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        session = await open_session(scene, link, asker, issue(client))
+        assert client.zcard(KEYS.sub(b"user1").decode()) == 1
+        await scene.ask(link, link.notify(logout("wiki", session)))
+        scene.store.batches[-1].ask(asker)
+        assert link.reasons[-1] == "logged_out"
+        assert not link.answers[-1].is_ok
+        assert scene.in_flight == 0
+        scene.store.notes[-1].ask(asker)
+        assert client.zcard(KEYS.sub(b"user1").decode()) == 0
+        await scene.ask(link, link.check(None, acl="wiki", session=session))
+        scene.store.batches[-1].ask(asker)
+        assert link.reasons[-1] == "session_expired"
+
+    play()
+
+
+@scene
+async def test_who_has_no_session_is_logged_out_already(scene: Scene) -> None:
+    """What cannot be a session's id is never looked up, and its owner is out."""
+    link = Link()
+    for session in (None, "", "x", 7, b"\xff" * 43):
+        await scene.ask(link, link.notify(logout("wiki", session)))
+    await scene.ask(link, link.notify(logout("other", SESSION)))
+    assert link.reasons == ["logged_out"] * 5 + ["unknown_acl"]
+    assert scene.store.asked == []
+
+
+# --- What is opened ------------------------------------------------------------------------------
+
+
+def opener(link: Link, token: Argument, acl: str = "wiki") -> Notify:
+    """Make a browser's NOTIFY, whose token opens something."""
+    return link.check(token, acl=acl, via="query")
+
+
+async def open_session(scene: Scene, link: Link, asker: Asker, token: str) -> bytes:
+    """Have a token open a session; return the session's id."""
+    await scene.ask(link, opener(link, token))
+    for _ in range(2):
+        scene.store.batches[-1].ask(asker)
+    session = link.answers[-1].variables["session"]
+    assert isinstance(session, bytes)
+    return session
+
+
+def test_a_session_is_announced_once_it_is_written(client: redis.Redis) -> None:
+    """Who opens nothing is answered first; who opens, when Redis has confirmed the write."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        browser, program, asker = Link(), Link(), Asker(client)
+        first, second = browser.check(issue(client)), opener(browser, issue(client))
+        scene.agent.receive(browser, [first, second])
+        await scene.ask(program, program.check(issue(client)))
+        scene.store.batches[0].ask(asker)
+        assert (program.reasons, browser.reasons) == (["ok"], ["ok"])
+        assert browser.answers[0].ids == first.ids
+        assert scene.in_flight == 1
+        assert list(client.scan_iter("kat:s:*")) == []
+        judged, opening = scene.store.batches
+        assert (judged.is_repeatable, opening.is_repeatable) == (True, False)
+        assert opening.give_up_at == judged.give_up_at
+        assert opening.commands == ["ZADD", "ZREMRANGEBYSCORE", "EXPIRE", "SET", "XADD", "cut"]
+        opening.ask(asker)
+        assert browser.reasons == ["ok", "ok"]
+        assert browser.answers[1].ids == second.ids
+        assert (browser.writes, program.writes) == ([1, 1], [1])
+        assert scene.in_flight == 0
+        assert scene.opened == (1, 0)
+        session = browser.answers[1].variables["session"]
+        assert isinstance(session, bytes)
+        assert client.exists(KEYS.session(digest(session)))
+        assert client.zcard(KEYS.sub(b"user1").decode()) == 1
+
+    play()
+
+
+def test_a_grant_is_announced_once_it_is_written(client: redis.Redis) -> None:
+    """A consumed token in mode grant opens its address, and is answered behind that."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        await scene.ask(link, link.check(issue(client), acl="office"))
+        scene.store.batches[0].ask(asker)
+        assert link.answers == []
+        scene.store.batches[1].ask(asker)
+        assert link.reasons == ["ok"]
+        assert "session" not in link.answers[0].variables
+        assert scene.opened == (0, 1)
+        assert client.zscore(KEYS.grants(b"office").decode(), "192.0.2.7")
+        assert scene.in_flight == 0
+
+    play()
+
+
+@pytest.mark.parametrize("acl", ["wiki", "office"])
+@pytest.mark.parametrize("place", range(3))
+def test_an_opening_that_redis_refuses_is_a_no(acl: str, place: int, client: redis.Redis) -> None:
+    """Whichever of its writes fails, the visitor gets `store_unavailable`, and nothing stands."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        await scene.ask(link, opener(link, issue(client), acl))
+        scene.store.batches[0].ask(asker)
+        opening = scene.store.batches[1]
+        replies = asker.answer(opening.questions)
+        replies[place] = Exception("OOM command not allowed when used memory > 'maxmemory'.")
+        opening.settle(replies)
+        undoing = scene.store.batches[2]
+        assert not undoing.is_repeatable
+        undoing.ask(asker)
+        assert link.reasons == ["store_unavailable"]
+        assert "session" not in link.answers[0].variables
+        assert scene.store.distrusted == ["oom"]
+        assert list(client.scan_iter("kat:s:*")) == []
+        assert not client.zcard(KEYS.grants(b"office").decode())
+        assert scene.opened == (0, 0)
+        assert scene.in_flight == 0
+
+    play()
+
+
+@hasty
+async def test_an_opening_that_nobody_confirms_ends_at_the_deadline(scene: Scene) -> None:
+    """Redis silent: `store_unavailable` in time, nothing announced; a late reply says no more."""
+    link = Link()
+    began = scene.loop.time()
+    await scene.ask(link, opener(link, mint()), link.check())
+    scene.store.allow(0)
+    assert link.reasons == ["ok"]
+    await idle(scene)
+    assert scene.loop.time() - began >= DEADLINE_MS / 1000
+    assert link.reasons == ["ok", "store_unavailable"]
+    assert "session" not in link.answers[1].variables
+    assert scene.store.distrusted == ["timeout"]
+    scene.store.allow(1)
+    assert len(link.answers) == 2
+    assert scene.opened == (0, 0)
+    assert scene.in_flight == 0
+
+
+@scene
+async def test_an_opening_without_a_store_is_a_no_at_once(scene: Scene) -> None:
+    """A connection that is lost between the two writes costs a login, never an open question."""
+    link = Link()
+    await scene.ask(link, opener(link, mint()), opener(link, mint(), "office"))
+    scene.store.result = StoreUnavailable("closed", "Redis closed the connection")
+    scene.store.allow(0)
+    assert link.reasons == ["store_unavailable"] * 2
+    assert scene.in_flight == 0
+    assert scene.audit_lost == 1  # it went the same way
+
+
+@hasty
+async def test_a_late_neighbour_shortens_no_opening(scene: Scene) -> None:
+    """Nothing is consumed once one of a batch is too late; but what is consumed may be opened."""
+    link = Link()
+    late_ms = DEADLINE_MS // 2
+    await scene.ask(link, link.check())
+    await scene.ask(link, opener(link, mint()), opener(link, mint(), "office"))
+    await scene.ask(
+        link, opener(link, mint()), link.check(mint(), at=now_ms() - late_ms, acl="office")
+    )
+    _, prompt, mixed = scene.store.batches
+    assert mixed.give_up_at < prompt.give_up_at - late_ms / 2000
+    scene.store.allow(1, 2)
+    *_, of_prompt, of_mixed = scene.store.batches
+    assert of_mixed.give_up_at >= of_prompt.give_up_at
+    scene.store.allow(0, 3, 4)
+    assert link.reasons == ["ok"] * 5
+
+
+_LOST = StoreUnavailable("closed", "Redis closed the connection")
+
+UNCONFIRMED: dict[str, Callable[[Asked], object]] = {
+    "silence": lambda _: None,
+    "a connection that is lost": lambda asked: asked.settle(_LOST),
+    "a server that was replaced": lambda asked: asked.settle(
+        [b"OK"] * (len(asked.questions) - 1) + [Exception("KATFENCE moved")]
+    ),
+}
+
+
+@pytest.mark.parametrize("end", UNCONFIRMED.values(), ids=UNCONFIRMED)
+def test_what_was_not_announced_does_not_stand(
+    client: redis.Redis, end: Callable[[Asked], object]
+) -> None:
+    """What Redis wrote and nobody was told of is taken back: a revocation may have missed it."""
+
+    @hasty
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        await scene.ask(link, opener(link, issue(client)), opener(link, issue(client), "office"))
+        scene.store.batches[0].ask(asker)
+        opening = scene.store.batches[1]
+        asker.answer(opening.questions)
+        assert list(client.scan_iter("kat:s:*"))
+        assert client.zcard(KEYS.grants(b"office").decode())
+        end(opening)
+        await idle(scene)
+        assert link.reasons == ["store_unavailable"] * 2
+        undoing = scene.store.batches[2]
+        assert undoing.is_repeatable  # to end twice is to end once
+        undoing.ask(asker)
+        assert list(client.scan_iter("kat:s:*")) == []
+        assert not client.zcard(KEYS.grants(b"office").decode())
+        assert len(link.answers) == 2
+        assert scene.in_flight == 0
+
+    play()
+
+
+def test_a_revocation_between_consume_and_opening_closes_it_again(client: redis.Redis) -> None:
+    """What was revoked before it was open is taken back, and answered when that is done."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        tokens = issue(client), issue(client)
+        await scene.ask(link, opener(link, tokens[0]), opener(link, tokens[1], "office"))
+        scene.store.batches[0].ask(asker)
+        client.hset("kat:cut", mapping={"sub:user1": now_ms() + 1000, "v": 1})
+        scene.store.batches[1].ask(asker)
+        assert link.answers == []
+        undoing = scene.store.batches[2]
+        assert not undoing.is_repeatable
+        undoing.ask(asker)
+        assert link.reasons == ["revoked", "revoked"]
+        assert not any("session" in answer.variables for answer in link.answers)
+        assert list(client.scan_iter("kat:s:*")) == []
+        assert not client.zcard(KEYS.grants(b"office").decode())
+        assert scene.opened == (0, 0)
+        assert scene.in_flight == 0
+
+    play()
+
+
+@scene
+async def test_drain_waits_for_what_is_being_opened(scene: Scene) -> None:
+    """Who has been consumed and not yet answered keeps the worker alive."""
+    link = Link()
+    await scene.ask(link, opener(link, mint()))
+    draining = asyncio.create_task(scene.agent.drain())
+    scene.store.allow(0)
+    await turn()
+    assert not draining.done()
+    scene.store.allow(1)
+    await asyncio.wait_for(draining, GIVE_UP_S)
+    assert link.reasons == ["ok"]
+
+
+@limited(in_flight=2)
+async def test_what_is_being_opened_takes_its_place(scene: Scene) -> None:
+    """The bound on requests in flight holds in the second round trip, too, and is exact."""
+    link = Link()
+    await scene.ask(link, opener(link, mint()), link.check())
+    scene.store.allow(0)
+    await scene.ask(link, link.check(), link.check())
+    assert link.reasons == ["ok", "overloaded"]
+    scene.store.allow(1, 2)
+    assert link.reasons == ["ok", "overloaded", "ok", "ok"]
+    assert scene.in_flight == 0
+
+
+# --- What nobody waits for -----------------------------------------------------------------------
+
+
+@scene
+async def test_the_audit_is_sent_behind_the_answers(scene: Scene) -> None:
+    """One entry for the batch, when all of it is answered; it is never sent a second time."""
+    link, answered = Link(), []
+    execute = scene.store.execute
+
+    def watched(*args: Any, **options: Any) -> None:
+        answered.append(len(link.answers))
+        execute(*args, **options)
+
+    scene.store.execute = watched  # type: ignore[method-assign]
+    await scene.ask(link, *link.checks(3))
+    scene.store.allow(0)
+    assert answered == [0, 3]
+    (note,) = scene.store.notes
+    assert note.commands == ["XADD"]
+    assert not note.is_repeatable
+    told = note.questions[0].head[-1]
+    assert isinstance(told, bytes)
+    assert told.count(b'"event":"consumed"') == 3
+
+
+@scene
+async def test_nobody_waits_for_the_audit(scene: Scene) -> None:
+    """With every note unanswered, visitors are served, nothing is in flight and draining ends."""
+    link = Link()
+    for _ in range(3):
+        await scene.ask(link, *link.checks(2))
+        scene.store.batches[-1].allow()
+    assert link.reasons == ["ok"] * 6
+    assert len(scene.store.notes) == 3
+    assert scene.in_flight == 0
+    await idle(scene)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        StoreUnavailable("closed", "Redis closed the connection"),
+        [Exception("NOPERM this user has no permissions to run the 'xadd' command")],
+        [Exception("OOM command not allowed when used memory > 'maxmemory'.")],
+        [Exception("WRONGTYPE Operation against a key holding the wrong kind of value")],
+    ],
+    ids=["closed", "no permission", "full", "no stream"],
+)
+def test_an_audit_that_fails_refuses_nobody(result: list[Reply] | StoreUnavailable) -> None:
+    """It is counted as lost, and the connection that visitors need is kept."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link = Link()
+        for _ in range(2):
+            await scene.ask(link, link.check())
+            scene.store.batches[-1].allow()
+            scene.store.notes[-1].settle(result)
+        assert link.reasons == ["ok", "ok"]
+        assert scene.store.distrusted == []
+        assert scene.audit_lost == 2
+
+    play()
+
+
+def test_an_audit_that_fails_closes_nothing_that_is_open(client: redis.Redis) -> None:
+    """Beside an opening, too: the session stands and is announced, the entry is counted as lost."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        await scene.ask(link, opener(link, issue(client)))
+        scene.store.batches[0].ask(asker)
+        opening = scene.store.batches[1]
+        replies = asker.answer(opening.questions)
+        replies[opening.commands.index("XADD")] = Exception("NOPERM no permissions to run xadd")
+        opening.settle(replies)
+        assert link.reasons == ["ok"]
+        assert "session" in link.answers[0].variables
+        assert scene.store.distrusted == []
+        assert scene.audit_lost == 1
+
+    play()
+
+
+@scene
+async def test_an_audit_that_is_written_is_not_lost(scene: Scene) -> None:
+    """The counter of lost entries stays where it is."""
+    link = Link()
+    await scene.ask(link, link.check())
+    scene.store.allow(0)
+    scene.store.notes[0].settle([b"1-1"])
+    assert scene.audit_lost == 0
+
+
+def test_a_session_hit_writes_no_audit(client: redis.Redis) -> None:
+    """However often a session is used, each hit is one question and nothing more."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        session = await open_session(scene, link, asker, issue(client))
+        before = len(scene.store.asked)
+        for _ in range(5):
+            await scene.ask(
+                link, *(link.check(None, acl="wiki", session=session) for _ in range(4))
+            )
+            scene.store.batches[-1].ask(asker)
+        assert link.reasons[1:] == ["session"] * 20
+        hits = scene.store.asked[before:]
+        assert [asked.commands for asked in hits] == [["MGET", "cut"]] * 5
+        assert all(asked.is_repeatable for asked in hits)
+
+    play()
+
+
+# --- Ends ----------------------------------------------------------------------------------------
+
+
+def _judging(scene: Scene) -> Asked:
+    return scene.store.batches[0]
+
+
+def _opening(scene: Scene) -> Asked:
+    scene.store.allow(0)
+    return scene.store.batches[1]
+
+
+ENDS: dict[str, tuple[Callable[[Scene], Asked], Callable[[Asked], object]]] = {
+    "judged and opened": (_opening, Asked.allow),
+    "no store": (_judging, lambda asked: asked.settle(_LOST)),
+    "a reply that does not fit": (_judging, lambda asked: asked.judge(_hole)),
+    "no cuts": (
+        _judging,
+        lambda asked: asked.settle([Exception("KATFENCE")] * len(asked.questions)),
+    ),
+    "silence": (_judging, lambda _: None),
+    "no store for the opening": (_opening, lambda asked: asked.settle(_LOST)),
+    "an opening that is refused": (
+        _opening,
+        lambda asked: asked.judge(lambda _: Exception("OOM")),
+    ),
+    "an opening without cuts": (
+        _opening,
+        lambda asked: asked.settle([Exception("KATFENCE")] * len(asked.questions)),
+    ),
+    "a silent opening": (_opening, lambda _: None),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_every_end_is_an_end(end: str) -> None:
+    """Each request is answered once, nothing is in flight, no generator waits, none is kept."""
+    find, settle = ENDS[end]
+
+    @hasty
+    async def play(scene: Scene) -> None:
+        link = Link()
+        await scene.ask(link, opener(link, mint()), opener(link, mint(), "office"), link.check())
+        asked = find(scene)
+        settle(asked)
+        await idle(scene)
+        assert len(link.answers) == 3
+        assert scene.in_flight == 0
+        states = {inspect.getgeneratorstate(generator) for generator in scene.gate.begun}
+        assert states == {inspect.GEN_CLOSED}
+        gone = weakref.ref(link)
+        del link, asked
+        scene.store.asked.clear()
+        scene.gate.begun.clear()
+        assert gone() is None
+
+    gc.collect()
+    gc.disable()  # what is kept by a circle until the next collection is kept, too
+    try:
+        play()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("late", [Asked.allow, lambda asked: asked.settle(_LOST)])
+def test_a_late_reply_asks_nothing_more(late: Callable[[Asked], object]) -> None:
+    """Who was given up gets no second answer, and no token of his is consumed afterwards."""
+
+    @hasty
+    async def play(scene: Scene) -> None:
+        link = Link()
+        await scene.ask(link, link.check(acl="vault"), opener(link, mint()))
+        await idle(scene)
+        assert link.reasons == ["store_unavailable"] * 2
+        asked = list(scene.store.asked)
+        late(asked[0])
+        assert scene.store.asked == asked
+        assert len(link.answers) == 2
+        assert scene.in_flight == 0
 
     play()
 
@@ -597,7 +1063,7 @@ def test_a_yes_with_an_unreadable_record_is_no_yes(raw: bytes) -> None:
 @scene
 async def test_drain_waits_for_what_is_in_flight(scene: Scene) -> None:
     """It returns when the last answer is written, and at once when there is nothing."""
-    await asyncio.wait_for(scene.agent.drain(), GIVE_UP_S)
+    await idle(scene)
     link = Link()
     for _ in range(2):
         scene.agent.receive(link, link.checks(FLUSH_AT_ONCE))
@@ -610,12 +1076,12 @@ async def test_drain_waits_for_what_is_in_flight(scene: Scene) -> None:
     assert len(link.answers) == 2 * FLUSH_AT_ONCE
 
 
-@scene
+@hasty
 async def test_drain_does_not_wait_for_a_silent_redis(scene: Scene) -> None:
     """At the deadline everything is answered, so draining ends then."""
     link = Link()
     scene.agent.receive(link, link.checks(1))
-    await asyncio.wait_for(scene.agent.drain(), GIVE_UP_S)
+    await idle(scene)
     assert link.reasons == ["store_unavailable"]
 
 

@@ -8,11 +8,16 @@ from spoa.spop.constants import MIN_MAX_FRAME_BYTES
 from spoa.worker.answers import MAX_IDS_BYTES, Answers
 from tests.support import frames
 from tests.support.spop_client import Answer, read_answer
-from tokens.gate import Decision, Outcome
+from tokens.outcome import Decision, Outcome
+from tokens.session import mint_session
 
 LONGEST_ACL = "a" * 64
 LONGEST_IDS = frames.ids(2**64 - 1, 2**64 - 1)
 KID = b"0123456789ab"
+LONGEST_SESSION = mint_session(9_999_999_000)
+YES = (Outcome.OK, Outcome.SESSION, Outcome.GRANT)
+BY_NAME = (Outcome.OK, Outcome.SESSION)
+"""An open address lets everybody in who comes from it: a yes without a name."""
 
 every_outcome = pytest.mark.parametrize("outcome", list(Outcome), ids=lambda one: one.name)
 
@@ -24,39 +29,62 @@ def answer(decision: Decision, acl: bytes = b"wiki", ids: bytes = frames.ids(1, 
 
 def decision(outcome: Outcome) -> Decision:
     """Decide with everything that could be told, whether or not it should be."""
-    return Decision(outcome, KID, b"user1", b"staff,editors")
+    return Decision(outcome, KID, b"user1", b"staff,editors", LONGEST_SESSION)
 
 
 @every_outcome
-def test_allow_comes_last_and_is_true_for_ok_alone(outcome: Outcome) -> None:
+def test_allow_comes_last_and_is_true_for_three_alone(outcome: Outcome) -> None:
     """HAProxy applies a broken list up to the fault: no other variable may follow the yes."""
     told = answer(decision(outcome)).variables
     assert list(told)[-1] == "allow"
-    assert told["allow"] is (outcome is Outcome.OK)
+    assert told["allow"] is (outcome in YES)
 
 
 @every_outcome
 def test_class_and_reason_are_the_decision_table(outcome: Outcome) -> None:
-    """The class is what haproxy.cfg acts on, and only the one reason `ok` has the class allow."""
+    """The class is what haproxy.cfg acts on, and only the three that allow have the class allow."""
     told = answer(decision(outcome)).variables
     assert (told["class"], told["reason"]) == (outcome.verdict, outcome.reason)
-    assert (told["class"] == b"allow") is (outcome is Outcome.OK)
+    assert (told["class"] == b"allow") is (outcome in YES)
 
 
 @every_outcome
 def test_a_refusal_names_nobody(outcome: Outcome) -> None:
-    """User and groups are told with a yes and never otherwise; the kid whenever there is one."""
+    """User and groups are told with a yes to a person and never else; the kid if there is one."""
     told = answer(decision(outcome)).variables
     assert told["kid"] == KID
     named = {name: told[name] for name in ("user", "groups") if name in told}
-    expected = {"user": b"user1", "groups": b"staff,editors"} if outcome is Outcome.OK else {}
+    expected = {"user": b"user1", "groups": b"staff,editors"} if outcome in BY_NAME else {}
     assert named == expected
+
+
+@every_outcome
+def test_a_cookie_goes_with_a_yes_alone(outcome: Outcome) -> None:
+    """The id of an opened session is told with a yes to a person, just as it is, and never else."""
+    told = answer(decision(outcome)).variables
+    assert told.get("session") == (LONGEST_SESSION if outcome in BY_NAME else None)
+
+
+@every_outcome
+def test_no_session_no_variable(outcome: Outcome) -> None:
+    """Where nothing was opened, `session` is not set at all: HAProxy sends no cookie."""
+    assert "session" not in answer(Decision(outcome, KID, b"user1")).variables
 
 
 @every_outcome
 def test_no_kid_no_variable(outcome: Outcome) -> None:
     """Without a token that was looked up, `kid` is not set at all."""
     assert "kid" not in answer(Decision(outcome)).variables
+
+
+@pytest.mark.parametrize("kid", [b"0123456789a", b"0123456789abc", b"k" * 300])
+@every_outcome
+def test_a_kid_of_another_length_breaks_nothing(outcome: Outcome, kid: bytes) -> None:
+    """What is no kid is not told, and what is told around it is read as before."""
+    told = answer(Decision(outcome, kid, b"user1")).variables
+    assert "kid" not in told
+    assert told["reason"] == outcome.reason
+    assert told["allow"] is (outcome in YES)
 
 
 @every_outcome
@@ -105,20 +133,23 @@ def test_every_answer_but_a_yes_fits_the_smallest_frame(outcome: Outcome) -> Non
 
 @given(st.integers(MIN_MAX_FRAME_BYTES, 1 << 20), st.floats(0.0, 1.0))
 def test_a_yes_that_keeps_to_its_room_fits(max_frame_bytes: int, share: float) -> None:
-    """User and groups that fill `room_bytes`, however divided, fit into one frame of that size."""
+    """User and groups that fill `room_bytes`, however divided, fit a frame beside the cookie."""
     answers = Answers([LONGEST_ACL])
     room_bytes = answers.room_bytes(max_frame_bytes)
     user_bytes = int(room_bytes * share)
-    yes = Decision(Outcome.OK, KID, b"u" * user_bytes, b"g" * (room_bytes - user_bytes))
-    told = read_answer(answers.encode(LONGEST_IDS, LONGEST_ACL.encode(), yes))
-    assert told.size_bytes <= max_frame_bytes
+    user, groups = b"u" * user_bytes, b"g" * (room_bytes - user_bytes)
+    for outcome in YES:
+        yes = Decision(outcome, KID, user, groups, LONGEST_SESSION)
+        told = read_answer(answers.encode(LONGEST_IDS, LONGEST_ACL.encode(), yes))
+        assert told.size_bytes <= max_frame_bytes
 
 
 @given(st.integers(MIN_MAX_FRAME_BYTES, 1 << 20))
 def test_the_room_is_not_given_away(max_frame_bytes: int) -> None:
     """At most 12 bytes of a frame stay unused in the worst case."""
     answers = Answers([LONGEST_ACL])
-    yes = Decision(Outcome.OK, KID, b"u" * answers.room_bytes(max_frame_bytes))
+    user = b"u" * answers.room_bytes(max_frame_bytes)
+    yes = Decision(Outcome.SESSION, KID, user, session=LONGEST_SESSION)
     told = read_answer(answers.encode(LONGEST_IDS, LONGEST_ACL.encode(), yes))
     assert told.size_bytes >= max_frame_bytes - 12
 

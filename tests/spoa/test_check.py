@@ -11,13 +11,16 @@ import pytest
 
 from haproxy import FILES
 from spoa.check.check import Finding, Level, findings
-from spoa.config.model import Acl, Config, Limits, Listen, Store
+from spoa.config.acl import Acl
+from spoa.config.model import Config
+from spoa.config.sections import Audit, Limits, Listen, Store
 from tests.support.redis import RedisServer
+from tokens.rule import Mode
 
 
 def _config(place: Path, url: str = "redis://127.0.0.1:1", **sections: object) -> Config:
-    given = {"listen": Listen(metrics="", workers=2), **sections}
-    return Config.model_validate({"state_dir": place, "store": Store(url=url), **given})
+    given = {"listen": Listen(metrics="", workers=2), "store": Store(url=url), **sections}
+    return Config.model_validate({"state_dir": place, **given})
 
 
 def _about(subject: str, config: Config, *files: Path) -> list[Finding]:
@@ -51,6 +54,59 @@ def test_a_store_that_would_lose_tokens_is_a_fault(
     assert [fault.partition(":")[0] for fault in faults] == [
         "it is a slave",
         "maxmemory-policy is allkeys-lru",
+    ]
+
+
+def test_files_of_tls_that_are_none_are_a_fault(place: Path) -> None:
+    """A CA file without a certificate is named, whether or not Redis is there."""
+    file = place / "ca.pem"
+    file.write_text("no PEM")
+    store = Store(url="rediss://127.0.0.1:1", ca_file=file)
+    [sentence] = _faults("store", _config(place, store=store))
+    assert sentence.startswith(f"ca_file {file} cannot be used")
+
+
+def test_a_key_that_everybody_can_read_is_a_warning(place: Path) -> None:
+    """A private key is for the agent's user, and at most for its group."""
+    key = place / "key.pem"
+    key.touch()
+    config = _config(place, store=Store(url="rediss://127.0.0.1:1", cert_file=key, key_file=key))
+    for mode, told in ((0o640, []), (0o644, [f"key_file {key} can be read by everybody here"])):
+        key.chmod(mode)
+        about = _about("store", config)
+        assert [one.sentence for one in about if one.level is Level.WARN] == told
+
+
+def test_an_audit_that_can_be_written_is_told(place: Path, redis_server: RedisServer) -> None:
+    """Asking writes nothing: neither to a stream that is there nor to one that is not."""
+    config = _config(place, f"unix://{redis_server.socket}")
+    for entries in (0, 1):
+        [finding] = _about("audit", config)
+        assert finding == Finding(Level.OK, "audit", "kat:audit can be written to")
+        with redis_server.client() as client:
+            assert client.xlen("kat:audit") == entries
+            client.xadd("kat:audit", {"event": "[]"})
+
+
+def test_an_audit_that_is_off_is_not_looked_at(place: Path, redis_server: RedisServer) -> None:
+    """Who wants no stream needs no permission for it."""
+    config = _config(place, f"unix://{redis_server.socket}", audit=Audit(stream=False))
+    assert _about("audit", config) == []
+
+
+@pytest.mark.parametrize(
+    "rules", ["+@all -xadd ~*", "+@all ~kat:t:*"], ids=["not the command", "not the key"]
+)
+def test_an_audit_that_may_not_be_written_is_a_fault(
+    place: Path, start_redis: Callable[..., RedisServer], rules: str
+) -> None:
+    """A Redis user without XADD, or for other keys, loses every event: said before it happens."""
+    server = start_redis()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "agent", "on", ">pw", *rules.split())
+    config = _config(place, f"unix://agent:pw@{server.socket}")
+    assert _faults("audit", config) == [
+        "this Redis user may not XADD kat:audit: allow it, or set audit.stream = false"
     ]
 
 
@@ -173,6 +229,9 @@ def test_haproxys_files_must_agree(place: Path, monkeypatch: pytest.MonkeyPatch)
     file = FILES / "haproxy.cfg"
     good = _config(place, run_dir=Path("/run/kat"))
     assert [finding.level for finding in _about("haproxy", good, file)] == [Level.OK]
+    door = FILES / "examples" / "grant-tcp.cfg"
+    granting = _config(place, run_dir=Path("/run/kat"), acl={"demo": Acl(mode=Mode.GRANT)})
+    assert [finding.level for finding in _about("haproxy", granting, file, door)] == [Level.OK]
     bad = _config(place, limits=Limits(deadline_ms=100), acl={"wiki": Acl()})
     late, elsewhere, *unknown = _faults("haproxy", bad, file)
     assert late.startswith("`timeout processing` is 100 ms, limits.deadline_ms 100:")

@@ -15,7 +15,7 @@ from spoa.counters import (
     merged,
 )
 from spoa.spop.constants import StatusCode
-from tokens.gate import Outcome
+from tokens.outcome import Outcome
 
 DEADLINE_S = 30
 
@@ -44,6 +44,11 @@ def test_a_new_worker_goes_on_where_the_old_one_stopped() -> None:
     old = counters.worker(0)
     old.decided(b"wiki", b"ok", 1)
     old.connection_opened()
+    old.sessions_opened(2)
+    old.grants_opened(3)
+    old.audit_lost(4)
+    old.asked_again()
+    old.fence_moved()
     old.in_flight(7)
     old.store_up(is_up=True)
     old.heartbeat(1.0)
@@ -53,6 +58,9 @@ def test_a_new_worker_goes_on_where_the_old_one_stopped() -> None:
     layout = counters.layout
     assert cells[layout.request("wiki", "ok")] == 2
     assert cells[layout.opened] == 1
+    assert [cells[layout.sessions_opened], cells[layout.grants_opened]] == [2, 3]
+    assert [cells[layout.audit_lost], cells[layout.asked_again]] == [4, 1]
+    assert cells[layout.fence_moves] == 1
     assert [cells[layout.connections], cells[layout.in_flight]] == [0, 0]
     assert not counters.is_store_up(0)
     assert counters.heartbeat(0) == 0.0
@@ -61,6 +69,11 @@ def test_a_new_worker_goes_on_where_the_old_one_stopped() -> None:
 def test_every_reason_of_the_gate_can_be_counted() -> None:
     """The gate reports no reason that has no counter."""
     assert {outcome.reason.decode() for outcome in Outcome} <= set(REASONS)
+
+
+def test_no_counter_waits_for_a_reason_that_never_comes() -> None:
+    """Every series of `reason` can move: what the gate cannot report is not exposed."""
+    assert set(REASONS) <= {outcome.reason.decode() for outcome in Outcome}
 
 
 def test_an_acl_that_is_not_configured_opens_no_new_series() -> None:
@@ -102,6 +115,11 @@ def test_no_two_counts_share_a_cell() -> None:
         *(lambda s=bound: pen.latency(s, 1) for bound in (*SECONDS, 9.0)),
         *(lambda s=bound: pen.redis_round_trip(s) for bound in (*SECONDS, 9.0)),
         *(lambda s=bound: pen.batch(int(s)) for bound in (*BATCH_SIZES, 999)),
+        lambda: pen.sessions_opened(2),
+        lambda: pen.grants_opened(2),
+        lambda: pen.audit_lost(2),
+        pen.asked_again,
+        pen.fence_moved,
         lambda: pen.store_up(is_up=True),
         lambda: pen.in_flight(1),
         lambda: pen.heartbeat(1.0),

@@ -17,6 +17,58 @@ def test_our_own_files_are_understood() -> None:
     assert "demo" in facts.acls
 
 
+def test_our_own_messages_are_understood() -> None:
+    """What a gate sends, and with which arguments, is read from the SPOE file."""
+    facts = read_haproxy_files([FILES / "haproxy.cfg"], {"KAT_FILES": str(FILES)})
+    [gate] = [proxy for proxy in facts.proxies if proxy.groups]
+    assert (gate.name, gate.is_tcp) == ("backend gate_demo", False)
+    assert facts.asked(gate) == ["check-http"]
+    assert facts.messages == {
+        "check-http": {"acl", "token", "via", "session", "nonce", "src", "host", "method"}
+        | {"path", "id", "at"},
+        "check-tcp": {"acl", "src", "id", "at"},
+        "logout": {"acl", "session", "src", "id", "at"},
+    }
+
+
+def test_a_door_for_tcp_is_understood() -> None:
+    """The example asks for its ACL by `tcp-request`, and waits longer than the agent needs."""
+    files = [FILES / "haproxy.cfg", FILES / "examples" / "grant-tcp.cfg"]
+    facts = read_haproxy_files(files, {"KAT_FILES": str(FILES), "KAT_TCP_ACL": "ssh"})
+    [door] = [proxy for proxy in facts.proxies if proxy.is_tcp]
+    assert (door.name, door.acls) == ("frontend door_demo", ["ssh"])
+    assert facts.asked(door) == ["check-tcp"]
+    assert door.inspect_delay_ms == 2000
+
+
+def test_messages_that_an_agent_lists_are_no_group(tmp_path: Path) -> None:
+    """Only what a spoe-group names belongs to it, wherever the spoe-agent stands."""
+    file = tmp_path / "spoe.conf"
+    file.write_text("spoe-group g\n messages a b\nspoe-agent x\n messages c\n")
+    assert read_haproxy_files([file], {}).groups == {"g": ["a", "b"]}
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    """A SPOE file that two gates and the command line name counts once."""
+    spoe = tmp_path / "kat.spoe.conf"
+    spoe.write_text("spoe-agent a\n timeout processing 1s\n")
+    file = tmp_path / "haproxy.cfg"
+    line = f" filter spoe engine kat config {tmp_path}/./kat.spoe.conf\n"
+    file.write_text(f"backend a\n{line}backend b\n{line}")
+    assert read_haproxy_files([file, spoe, file], {}).processing_ms == [1000]
+
+
+def test_defaults_hold_for_what_follows(tmp_path: Path) -> None:
+    """An inspect-delay of `defaults` is that of the sections up to the next `defaults`."""
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(
+        "defaults\n tcp-request inspect-delay 5s\nfrontend a\nfrontend b\n"
+        " tcp-request inspect-delay 7s\nfrontend c\ndefaults\nfrontend d\n"
+    )
+    delays = [proxy.inspect_delay_ms for proxy in read_haproxy_files([file], {}).proxies]
+    assert delays == [5000, 7000, 5000, None]
+
+
 def test_variables_are_put_in(tmp_path: Path) -> None:
     """HAProxy's three ways to write a variable give its value, or its default."""
     file = tmp_path / "spoe.conf"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from spoa.config.model import Log, LogFormat, LogLevel
+from spoa.config.sections import Log, LogFormat, LogLevel
 from spoa.log import configure, fields, log
 
 

@@ -59,6 +59,13 @@ def test_every_metric_shows_what_was_counted(fleet: Fleet) -> None:
     pen.protocol_error(StatusCode.INVALID_FRAME)
     pen.store_up(is_up=True)
     pen.store_error("oom")
+    pen.sessions_opened(3)
+    pen.sessions_opened(3)
+    pen.grants_opened(7)
+    pen.audit_lost(8)
+    pen.asked_again()
+    for _ in range(2):
+        pen.fence_moved()
     fleet.restarts = 2
     fleet.started[1] = 1.0
     assert _value(fleet, "kat_redis_round_trip_seconds_count") == 1
@@ -71,6 +78,11 @@ def test_every_metric_shows_what_was_counted(fleet: Fleet) -> None:
     assert _value(fleet, "kat_store_up", worker="1") == 1
     assert _value(fleet, "kat_store_up", worker="0") == 0
     assert _value(fleet, "kat_store_errors_total", kind="oom") == 1
+    assert _value(fleet, "kat_sessions_opened_total") == 6
+    assert _value(fleet, "kat_grants_opened_total") == 7
+    assert _value(fleet, "kat_audit_lost_total") == 8
+    assert _value(fleet, "kat_store_asked_again_total") == 1
+    assert _value(fleet, "kat_store_fence_moves_total") == 2
     assert _value(fleet, "kat_worker_restarts_total") == 2
     assert _value(fleet, "kat_workers") == 1
 

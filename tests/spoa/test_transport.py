@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from spoa.config.model import Limits
+from spoa.config.sections import Limits
 from spoa.counters import Counters
 from spoa.spop.constants import FrameType, StatusCode
 from spoa.worker.answers import Answers
@@ -186,7 +186,7 @@ def test_what_waits_for_the_same_turn_shares_a_batch(worker: RunningWorker) -> N
         assert batches() - before <= 10
 
 
-@pytest.mark.parametrize(("size", "user_bytes"), [(256, 1), (400, 128), (2000, 128)])
+@pytest.mark.parametrize(("size", "user_bytes"), [(350, 1), (500, 128), (2000, 128)])
 def test_an_answer_fits_the_agreed_frame(
     worker: RunningWorker, issue: Issue, size: int, user_bytes: int
 ) -> None:

@@ -1,5 +1,6 @@
 """One real worker process: how it stops, stands still, loses Redis, breaks; on both loops."""
 
+import json
 import resource
 import signal
 import socket
@@ -7,18 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
+from spoa.config.acl import Acl
 from spoa.listen import is_answered
 from spoa.spop.constants import StatusCode
 from spoa.worker.worker import BOOT_FAILURE
 from tests.support import frames
 from tests.support.eventually import eventually
 from tests.support.redis import RedisServer, running_redis
+from tests.support.redis_proxy import RedisProxy, Step
 from tests.support.running_worker import LOOPS, RunningWorker, WorkerEnded, running_worker
 from tests.support.spop_client import SpopClient, check_http, notify
 from tokens.issue import Issuer
+from tokens.record import Keys
+from tokens.rule import Mode
 from tokens.token import mint
 
 PATIENT_MS = 10_000
@@ -42,7 +48,7 @@ def start(loop: str, place: Path, redis_server: RedisServer) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(
-            *, redis: Path | str = redis_server.socket, deadline_ms: int = PATIENT_MS, **more: int
+            *, redis: Path | str = redis_server.socket, deadline_ms: int = PATIENT_MS, **more: Any
         ) -> RunningWorker:
             return stack.enter_context(
                 running_worker(place, str(redis), loop, deadline_ms=deadline_ms, **more)
@@ -330,6 +336,74 @@ def test_overloaded_is_answered_at_once(start: Start, own_redis: RedisServer) ->
         assert client.ask(mint()).reason == "unknown"
 
 
+@pytest.mark.parametrize("mode", [Mode.SESSION, Mode.GRANT])
+@any_loop
+def test_an_opening_whose_reply_is_lost_is_taken_back(
+    start: Start, redis_server: RedisServer, place: Path, mode: Mode
+) -> None:
+    """Who was not told that it is open gets `store_unavailable`, and finds nothing open."""
+    with RedisProxy(redis_server.socket, place) as proxy:
+        worker = start(redis=proxy.path, acl={"demo": Acl(mode=mode)})
+        with worker.greeted() as client:
+            proxy.plan(b"XADD", Step.CUT)  # the last but one: by then Redis has opened it
+            answer = client.ask(issue(redis_server), via="query")
+            assert answer.reason == "store_unavailable"
+            assert "session" not in answer.variables
+            eventually(lambda: not opened(redis_server), "it is taken back")
+            assert client.ask(issue(redis_server), via="query").is_ok
+            assert len(opened(redis_server)) == 1
+
+
+def opened(server: RedisServer) -> list[bytes]:
+    with server.client() as client:
+        granted = client.zrange(Keys().grants(b"demo").decode(), 0, -1)
+        return [*client.scan_iter("kat:s:*"), *granted]
+
+
+# --- The audit -----------------------------------------------------------------------------------
+
+
+def audited(server: RedisServer) -> list[dict[str, object]]:
+    with server.client() as client:
+        entries = client.xrange(Keys().audit)
+    return [event for _, entry in entries for event in json.loads(entry[b"e"])]
+
+
+@any_loop
+def test_what_a_flood_leaves_is_told_without_another_request(
+    start: Start, redis_server: RedisServer
+) -> None:
+    """Guesses that end are summed up a moment later, although nobody asks any more."""
+    worker = start()
+    with worker.greeted() as client:
+        assert [client.ask(mint()).reason for _ in range(7)] == ["unknown"] * 7
+        eventually(lambda: guesses(redis_server) == 7, "they are summed up")
+
+
+def guesses(server: RedisServer) -> int:
+    told = [event for event in audited(server) if event.get("reason") == "unknown"]
+    return sum(int(str(event["n"])) for event in told)
+
+
+@pytest.mark.parametrize("mode", [Mode.STRICT, Mode.SESSION])
+@any_loop
+def test_an_audit_that_redis_refuses_costs_nobody_anything(
+    start: Start, own_redis: RedisServer, mode: Mode
+) -> None:
+    """For a user without XADD all is judged as ever, on one connection; what is lost is counted."""
+    with own_redis.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "agent", "on", ">pw", "~*", "+@all", "-xadd")
+    worker = start(redis=f"agent:pw@{own_redis.socket}", acl={"demo": Acl(mode=mode)})
+    with worker.greeted() as client:
+        answers = [client.ask(issue(own_redis), via="query") for _ in range(5)]
+    assert [answer.reason for answer in answers] == ["ok"] * 5
+    assert ["session" in answer.variables for answer in answers] == [mode is Mode.SESSION] * 5
+    assert worker.store_errors("auth") == 0
+    assert worker.log.count("store ready") == 1
+    layout = worker.counters.layout
+    eventually(lambda: worker.counters.block(0)[0][layout.audit_lost] == 5, "five are lost")
+
+
 # --- Faults of our own ---------------------------------------------------------------------------
 
 
@@ -357,6 +431,18 @@ def test_a_fault_that_loses_count_ends_it_too(start: Start) -> None:
         assert client.farewell() == StatusCode.NORMAL
         assert monotonic() - began < 3
     assert worker.exit_code() == 1
+
+
+@any_loop
+def test_a_fault_over_a_reply_still_answers_at_the_deadline(start: Start) -> None:
+    """Whose batch met a fault hears `store_unavailable` in time, then goodbye; nobody gets in."""
+    worker = start(fault="replied", deadline_ms=DEADLINE_MS)
+    with worker.greeted() as client:
+        client.send(notify(client.next_ids(), check_http(token=mint(), path="/planted-fault")))
+        assert client.answer().reason == "store_unavailable"
+        assert client.farewell() == StatusCode.NORMAL
+    assert worker.exit_code() == 1
+    assert "PlantedFault" in worker.log
 
 
 # --- Resources -----------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spoa.spop import schema
 from spoa.spop.errors import ProtocolError
-from spoa.spop.varint import decode_varint, encode_varint, to_signed
+from spoa.spop.varint import decode_varint, encode_varint, skip_varint, to_signed
 
 UINT64_MAX = (1 << 64) - 1
 
@@ -101,3 +103,16 @@ def test_same_as_schema(data: bytes) -> None:
     else:
         assert schema.varint.parse(data[:pos]) == value
         assert encode_varint(value) == data[:pos]
+
+
+@given(st.binary(max_size=14), st.integers(0, 3))
+def test_skipping_is_reading_without_the_value(data: bytes, pos: int) -> None:
+    """Whatever the bytes are, a varint is skipped to where reading it ends, or refused alike."""
+
+    def outcome(take: Callable[[], int]) -> object:
+        try:
+            return take()
+        except (IndexError, ProtocolError) as error:
+            return type(error)
+
+    assert outcome(lambda: skip_varint(data, pos)) == outcome(lambda: decode_varint(data, pos)[1])

@@ -100,10 +100,10 @@ def read_answer(client: socket.socket, method: str = "GET") -> Answer:
         return Answer(response.status, response.getheaders(), response.read().decode())
 
 
-def complaints(haproxy: Path, settings: Mapping[str, str]) -> str:
+def complaints(haproxy: Path, settings: Mapping[str, str], *more: Path) -> str:
     """Run haproxy -c; return all it has to say but "valid", which is nothing if all is well."""
     done = subprocess.run(
-        [haproxy, "-c", "-f", CONFIGURATION],
+        [haproxy, "-c", *_options([CONFIGURATION, *more])],
         env=_environment(settings),
         capture_output=True,
         text=True,

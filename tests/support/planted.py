@@ -12,7 +12,8 @@ from spoa.log import configure
 from spoa.supervisor.service import serve
 from spoa.worker import worker
 from spoa.worker.worker import Order
-from tokens.gate import Check, Fence, Gate, Outcome, Redemption
+from tokens.gate import Asking, Gate
+from tokens.outcome import Check, Outcome
 
 TRIGGER = b"/planted-fault"
 """The path of the request that meets the error."""
@@ -23,27 +24,40 @@ class PlantedFault(Exception):
 
 
 def plant(where: str) -> None:
-    """Let this process raise on TRIGGER: while a request is `read`, or in the batch's `flush`."""
+    """Let this process raise on TRIGGER.
+
+    While a request is `read`; in the `flush` of its batch, before Redis is asked; or while the
+    batch is judged, by what Redis `replied`.
+    """
     if where == "read":
-        Gate.refuse = _refuse  # type: ignore[method-assign]
+        Gate.look = _look  # type: ignore[method-assign]
     else:
-        Gate.redeem = _redeem  # type: ignore[method-assign]
+        Gate.judge = {"flush": _flush, "replied": _judge}[where]  # type: ignore[method-assign]
 
 
-_real_refuse = Gate.refuse
-_real_redeem = Gate.redeem
+_real_look = Gate.look
+_real_judge = Gate.judge
 
 
-def _refuse(gate: Gate, check: Check) -> Outcome | None:
-    if check.path == TRIGGER:
-        raise PlantedFault
-    return _real_refuse(gate, check)
+def _look(gate: Gate, check: Check) -> Outcome | None:
+    _meet((check,))
+    return _real_look(gate, check)
 
 
-def _redeem(gate: Gate, checks: Sequence[Check], fence: Fence) -> Redemption:
+def _flush(gate: Gate, checks: Sequence[Check]) -> Asking:
+    _meet(checks)
+    return _real_judge(gate, checks)
+
+
+def _judge(gate: Gate, checks: Sequence[Check]) -> Asking:
+    judgement = yield from _real_judge(gate, checks)
+    _meet(checks)
+    return judgement
+
+
+def _meet(checks: Sequence[Check]) -> None:
     if any(check.path == TRIGGER for check in checks):
         raise PlantedFault
-    return _real_redeem(gate, checks, fence)
 
 
 def run(where: str, order: Order) -> None:

@@ -41,11 +41,14 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def running_redis(*settings: str) -> Iterator[RedisServer]:
-    """Run a server, with more settings as on redis-server's command line, until the block ends."""
+def running_redis(*settings: str, binary: str | Path | None = None) -> Iterator[RedisServer]:
+    """Run a server, with more settings as on redis-server's command line, until the block ends.
+
+    It is the system's, unless `binary` is another one.
+    """
     # Not pytest's tmp_path: a unix socket's path has 107 bytes, and those are long.
     with tempfile.TemporaryDirectory(prefix="kat-") as directory:
-        server = _start(Path(directory), settings)
+        server = _start(binary or system_binary(), Path(directory), settings)
         try:
             _wait_until_it_answers(server)
             yield server
@@ -54,9 +57,13 @@ def running_redis(*settings: str) -> Iterator[RedisServer]:
             server.process.wait(STOP_DEADLINE_S)
 
 
-def _start(directory: Path, settings: tuple[str, ...]) -> RedisServer:
+def system_binary() -> str:
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     assert binary, "the tests need redis-server or valkey-server"
+    return binary
+
+
+def _start(binary: str | Path, directory: Path, settings: tuple[str, ...]) -> RedisServer:
     where = ("--dir", str(directory), "--unixsocket", str(directory / "redis.sock"))
     log = ("--logfile", str(directory / "redis.log"))
     process = subprocess.Popen((binary, *_SETTINGS, *where, *log, *settings))

@@ -5,20 +5,28 @@ PING that the client sends on its own gets between nothing.
 
     with RedisProxy(server.socket, place) as proxy:
         proxy.plan(b"EVALSHA", Step.PASS, Step.DROP, b"-LOADING not yet\r\n")
+
+Or a test leaves it to chance:
+
+        proxy.disturb(seed=1, rates={Step.DROP: 0.01, Step.CUT: 0.001})
 """
 
 import asyncio
 import contextlib
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum, auto
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import Self
 
 _TURNS_TO_ACCEPT = 10
 """asyncio takes a few turns from accept() to the first line of what serves the connection."""
+
+LATE_S = 0.05
+"""How late a reply may be that is LATE. By the wall: no test waits for it, it only may come so."""
 
 
 class Step(Enum):
@@ -30,13 +38,16 @@ class Step(Enum):
     HALF = auto()  # one half of it, then the end of the connection
     HOLD = auto()  # this one and all behind it, until `release`
     CUT = auto()  # nothing of it, then the end of the connection
+    SWAP = auto()  # it comes behind the next one, or never if there is none
+    LATE = auto()  # this one and all behind it, a moment later
 
 
 class RedisProxy:
     """Listens once entered. Every method may be called from any thread, and is done on return.
 
-    `upstream` is where new connections go and may be changed. `commands` is what clients sent, as
-    (name, frame); `held` counts the replies on HOLD. With nothing planned a reply passes.
+    `upstream` is where new connections go, a unix socket or host:port, and may be changed.
+    `commands` is what clients sent, as (name, frame); `held` counts the replies on HOLD. With
+    nothing planned a reply passes.
     """
 
     def __init__(self, upstream: str, place: Path | None) -> None:
@@ -46,7 +57,10 @@ class RedisProxy:
         self.port = 0
         self.commands: list[tuple[bytes, bytes]] = []
         self.held = 0
+        self.disturbed = 0
         self._plans: defaultdict[bytes, deque[Step | bytes]] = defaultdict(deque)
+        self._chance: tuple[int, Mapping[Step, float]] = (0, {})
+        self._served = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._release = asyncio.Event()
@@ -69,8 +83,17 @@ class RedisProxy:
         """Say what happens to the next replies to this command, after what is planned already."""
         self._call(lambda: self._plans[command].extend(steps))
 
+    def disturb(self, seed: int, rates: Mapping[Step, float]) -> None:
+        """Do these steps to replies at random, each as often as its rate says, until `forget`.
+
+        Every connection that is opened from now on has its own chance, of the seed and its number.
+        `disturbed` counts.
+        """
+        self._chance = (seed, dict(rates))
+
     def forget(self) -> None:
-        """Forget what is planned, and let all go that is held."""
+        """Forget what is planned or left to chance, and let all go that is held."""
+        self._chance = (0, {})
         self._call(self._plans.clear)
         self.release()
 
@@ -163,7 +186,7 @@ class RedisProxy:
         await asyncio.sleep(0)  # the transport closes its socket in the next turn
 
     async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        replies, server = await asyncio.open_unix_connection(self.upstream)
+        replies, server = await self._connect()
         names: deque[bytes] = deque()
         ways = (self._forward(reader, server, names), self._answer(replies, client, names))
         tasks = [asyncio.ensure_future(way) for way in ways]
@@ -174,6 +197,12 @@ class RedisProxy:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             server.transport.abort()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if "/" in self.upstream:
+            return await asyncio.open_unix_connection(self.upstream)
+        host, _, port = self.upstream.rpartition(":")
+        return await asyncio.open_connection(host, int(port))
 
     async def _forward(
         self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, names: deque[bytes]
@@ -188,17 +217,37 @@ class RedisProxy:
     async def _answer(
         self, replies: asyncio.StreamReader, client: asyncio.StreamWriter, names: deque[bytes]
     ) -> None:
+        self._served += 1
+        chance = Random(f"{self._chance[0]} {self._served}")
+        swapped = b""
         while True:
             frame = await _read_frame(replies)
-            plan = self._plans[names.popleft()] if names else None
-            step = plan.popleft() if plan else Step.PASS
+            step = self._step(names.popleft() if names else b"", chance)
             if step is Step.HOLD:
                 await self._hold()
-            client.write(_said(frame, step))
+            elif step is Step.LATE:
+                await asyncio.sleep(chance.uniform(0, LATE_S))
+            elif step is Step.SWAP and not swapped:
+                swapped = frame
+                continue
+            client.write(_said(frame, step) + swapped)
+            swapped = b""
             if step in (Step.HALF, Step.CUT):
                 client.close()
                 await client.wait_closed()
                 return
+
+    def _step(self, name: bytes, chance: Random) -> Step | bytes:
+        """Say what is done to the next reply to a command of this name."""
+        if self._plans[name]:
+            return self._plans[name].popleft()
+        left = chance.random()
+        for step, rate in self._chance[1].items():
+            left -= rate
+            if left < 0:
+                self.disturbed += 1
+                return step
+        return Step.PASS
 
     async def _hold(self) -> None:
         self.held += 1
@@ -212,7 +261,7 @@ def _said(frame: bytes, step: Step | bytes) -> bytes:
     match step:
         case bytes():
             return step
-        case Step.PASS | Step.HOLD:
+        case Step.PASS | Step.HOLD | Step.LATE | Step.SWAP:
             return frame
         case Step.TWICE:
             return frame * 2

@@ -5,13 +5,15 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from spoa.config.model import Config, Limits, Listen, Store
+from spoa.config.acl import Acl
+from spoa.config.model import Config
+from spoa.config.sections import Limits, Listen, Store
 from spoa.counters import STORE_ERRORS, Counters
 from spoa.listen import bind
 from spoa.spop import schema
@@ -86,6 +88,14 @@ class RunningWorker:
         return self._cell(self.counters.layout.store_errors + STORE_ERRORS.index(kind))
 
     @property
+    def asked_again(self) -> int:
+        return self._cell(self.counters.layout.asked_again)
+
+    @property
+    def fence_moves(self) -> int:
+        return self._cell(self.counters.layout.fence_moves)
+
+    @property
     def connections(self) -> int:
         return self._cell(self.counters.layout.connections)
 
@@ -128,18 +138,21 @@ class RunningWorker:
 @contextmanager
 def running_worker(
     place: Path,
-    redis_socket: str,
+    redis_socket: str = "",
     loop: str = "uvloop",
     *,
     redis_is_up: bool = True,
     spop: str = "",
     fault: str = "",
     soft_files: int = 0,
+    store: Mapping[str, object] | None = None,
+    acl: Mapping[str, Acl] | None = None,
     **limits: float,
 ) -> Iterator[RunningWorker]:
     """Run a worker until the block ends; `limits` as in the configuration's section.
 
-    It listens on a unix socket in `place`, or where `spop` says.
+    It listens on a unix socket in `place`, or where `spop` says. `store` as in the configuration,
+    for a Redis that is not at `redis_socket`; `acl` in place of the strict `demo`.
     `fault` plants an error of our own in it (see planted.py), `soft_files` is how many files it
     may have open by its soft limit when it starts.
     """
@@ -147,8 +160,9 @@ def running_worker(
         state_dir=place,
         run_dir=place,
         listen=Listen(insecure=True, spop=(spop or f"unix:{place}/spoa.sock",)),
-        store=Store(url=f"unix://{redis_socket}"),
+        store=Store.model_validate({"url": f"unix://{redis_socket}", **(store or {})}),
         limits=Limits.model_validate(limits),
+        acl=dict(acl or {}),
     )
     counters = Counters(list(config.acl), 1)
     listeners = [bind(endpoint) for endpoint in config.shared_endpoints]

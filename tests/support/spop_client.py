@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -47,8 +47,24 @@ _USUAL: dict[str, Argument] = {
 def check_http(*, without: str = "", **changes: Argument) -> bytes:
     """Build the message of haproxy/kat.spoe.conf, sent now, arguments changed or left out."""
     args = {**_USUAL, "at": now_ms(), **changes}
-    pairs = [(name.encode(), _typed(value)) for name, value in args.items() if name != without]
-    return frames.message(b"check-http", *pairs)
+    return _message("check-http", {name: args[name] for name in args if name != without})
+
+
+def check_tcp(acl: str, **changes: Argument) -> bytes:
+    """Build the message for a connection without a token."""
+    usual = {name: _USUAL[name] for name in ("src", "id")}
+    return _message("check-tcp", {"acl": acl, **usual, "at": now_ms(), **changes})
+
+
+def logout(acl: str, session: Argument, **changes: Argument) -> bytes:
+    """Build the message of a visitor who leaves."""
+    usual = {name: _USUAL[name] for name in ("src", "id")}
+    return _message("logout", {"acl": acl, "session": session, **usual, "at": now_ms(), **changes})
+
+
+def _message(name: str, args: Mapping[str, Argument]) -> bytes:
+    pairs = [(name.encode(), _typed(value)) for name, value in args.items()]
+    return frames.message(name.encode(), *pairs)
 
 
 def notify(ids: bytes, *messages: bytes) -> bytes:

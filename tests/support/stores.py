@@ -3,20 +3,29 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
 import uvloop
 
-from tests.support.eventually import DEADLINE_S
-from tokens.gate import Command, Gate, Reply
+from tests.support.eventually import DEADLINE_S as PATIENCE_S
+from tokens import cut, redeem
+from tokens.question import Command, Fence, Question, Reply
 from tokens.record import Keys
-from tokens.store import Store, StoreSettings
+from tokens.store import Store, StoreSettings, open_store
+from tokens.tls import TlsFiles
 from tokens.wire import StoreUnavailable
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 T = TypeVar("T")
+
+DEADLINE_S = 2.0
+"""What batches are given. Far longer than on any machine that a test runs on Redis is silent."""
+
+NO_FILES = TlsFiles()
+
+_real_monotonic = time.monotonic
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
@@ -25,7 +34,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     skipped_s = 0.0
 
     def time(self) -> float:
-        return super().time() + self.skipped_s
+        return _real_monotonic() + self.skipped_s
 
     def skip(self, seconds: float) -> None:
         self.skipped_s += seconds
@@ -35,10 +44,21 @@ LOOPS: tuple[LoopFactory, ...] = (SkippingLoop, uvloop.new_event_loop)
 
 
 def skip(seconds: float) -> None:
-    """Move the clock of the running SkippingLoop on."""
+    """Move the clock of the running SkippingLoop on, and time.monotonic() with it."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SkippingLoop)
     loop.skip(seconds)
+
+
+@contextmanager
+def _one_clock(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let time.monotonic() be the loop's time, as it is outside of tests."""
+    if isinstance(loop, SkippingLoop):
+        time.monotonic = loop.time
+    try:
+        yield
+    finally:
+        time.monotonic = _real_monotonic
 
 
 def run(main: Coroutine[Any, Any, T], loop_factory: LoopFactory = SkippingLoop) -> T:
@@ -47,7 +67,7 @@ def run(main: Coroutine[Any, Any, T], loop_factory: LoopFactory = SkippingLoop) 
     A socket that is left open fails the test as a ResourceWarning.
     """
     problems: list[dict[str, Any]] = []
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner, _one_clock(runner.get_loop()):
         runner.get_loop().set_exception_handler(lambda _, problem: problems.append(problem))
         result = runner.run(_leaving_nothing(main))
     gc.collect()
@@ -66,9 +86,9 @@ async def until(
     look: Callable[[], T], what: str = "what is awaited", *, skipping_s: float = 0.0
 ) -> T:
     """Return the first true value that `look` gives, skipping time between two looks."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = _real_monotonic() + PATIENCE_S
     while not (found := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S} s"
+        assert _real_monotonic() < deadline, f"{what}: not within {PATIENCE_S} s"
         await asyncio.sleep(0.001)
         if skipping_s:
             skip(skipping_s)
@@ -83,6 +103,8 @@ class Recorder:
         self.ups: list[float] = []
         self.errors: list[str] = []
         self.round_trips: list[float] = []
+        self.again = 0
+        self.fences: list[Fence] = []
 
     def redis_round_trip(self, seconds: float) -> None:
         self.round_trips.append(seconds)
@@ -94,6 +116,12 @@ class Recorder:
 
     def store_error(self, kind: str) -> None:
         self.errors.append(kind)
+
+    def asked_again(self) -> None:
+        self.again += 1
+
+    def greeted(self, fence: Fence) -> None:
+        self.fences.append(fence)
 
 
 Result = list[Reply] | StoreUnavailable
@@ -131,21 +159,37 @@ class Keeper:
     """A store that runs, its observer, and every settlement that it owes."""
 
     def __init__(self, settings: StoreSettings) -> None:
+        self.deadline_s = settings.deadline_s
         self.observer = Recorder()
-        self.store = Store(settings, self.observer)
+        self.store: Store = open_store(settings, self.observer)
         self.owed: list[Settlement] = []
 
+    @property
+    def fence(self) -> Fence:
+        """That of the server in use, as a store of one primary knows it."""
+        fence = getattr(self.store, "fence")  # noqa: B009 - not every store has one
+        assert isinstance(fence, Fence)
+        return fence
+
     def execute(
-        self, *commands: Command, then: Callable[[Result], object] = lambda _: None
+        self,
+        *asked: Command | Question,
+        then: Callable[[Result], object] = lambda _: None,
+        give_up_in_s: float | None = None,
+        is_repeatable: bool = True,
     ) -> Settlement:
+        """Execute with the deadline of the settings, unless another one is given."""
         settlement = Settlement(then)
         self.owed.append(settlement)
-        self.store.execute(commands, settlement)
+        questions = [one if isinstance(one, Question) else Question(b"", one) for one in asked]
+        wait_s = self.deadline_s if give_up_in_s is None else give_up_in_s
+        give_up_at = time.monotonic() + wait_s
+        self.store.execute(questions, settlement, give_up_at, is_repeatable=is_repeatable)
         return settlement
 
-    async def ask(self, *commands: Command) -> Settlement:
+    async def ask(self, *asked: Command | Question, is_repeatable: bool = True) -> Settlement:
         """Execute, and wait for the settlement."""
-        settlement = self.execute(*commands)
+        settlement = self.execute(*asked, is_repeatable=is_repeatable)
         await settled(settlement)
         return settlement
 
@@ -158,7 +202,14 @@ class Keeper:
         )
 
 
-async def settled(*settlements: Settlement, skipping_s: float = 0.0) -> None:
+class Owed(Protocol):
+    """Something that will be settled."""
+
+    @property
+    def is_settled(self) -> bool: ...
+
+
+async def settled(*settlements: Owed, skipping_s: float = 0.0) -> None:
     """Wait until all are settled."""
     await until(
         lambda: all(one.is_settled for one in settlements),
@@ -168,16 +219,21 @@ async def settled(*settlements: Settlement, skipping_s: float = 0.0) -> None:
 
 
 def store_settings(
-    url: str, *, is_fenced: bool = True, clock_skew_ms: int = 0, deadline_s: float = 0.5
+    url: str,
+    *,
+    is_fenced: bool = True,
+    clock_skew_ms: int = 0,
+    deadline_s: float = DEADLINE_S,
+    tls: TlsFiles = NO_FILES,
 ) -> StoreSettings:
     return StoreSettings(
         url=url,
         fence_key=Keys().fence,
         is_fenced=is_fenced,
         clock_skew_ms=clock_skew_ms,
-        script=Gate.script,
-        script_sha=Gate.script_sha,
+        scripts=(redeem.SCRIPT, cut.SCRIPT),
         deadline_s=deadline_s,
+        tls=tls,
     )
 
 

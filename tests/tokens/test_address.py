@@ -1,12 +1,18 @@
 """The names under which a client's address may stand in a record."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokens.address import IPV4_PREFIXES, IPV6_PREFIXES, candidates
+from tokens.address import (
+    IPV4_PREFIXES,
+    IPV6_PREFIXES,
+    candidates,
+    is_loopback,
+    is_unspecified,
+)
 from tokens.spelling import RULES
 
 IPV4_MAPPED = bytes(10) + b"\xff\xff"
@@ -74,3 +80,40 @@ def test_every_name_is_right_and_may_stand_in_a_record(address: object) -> None:
     assert [ip_network(name).prefixlen for name in networks] == list(prefixes)
     assert all(client in ip_network(name) for name in networks)
     assert all(is_spelt_right(name) for name in (first, *networks))
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1", "127.255.255.255", "127.0.0.0/8", "127.3.0.0/16", "::1", "::/64", "::/32"]
+)
+def test_loopback_is_known(text: str) -> None:
+    """An address of this machine's own is loopback, and so is a network that holds one."""
+    assert is_loopback(text)
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0", "0.1.2.3", "0.0.0.0/8", "0.0.0.0/16", "::", "::/56"])
+def test_no_address_is_known(text: str) -> None:
+    """An address that stands for no host is unspecified, and so is a network that holds one."""
+    assert is_unspecified(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("126.255.255.255", "128.0.0.1", "1.0.0.0", "10.0.0.0/8", "192.0.2.7", "::2", "::7f00:1"),
+        *("2001:db8::1", "2001:db8::/32", "0:0:0:1::/64", "", "localhost", "127.0.0.1/x"),
+    ],
+)
+def test_a_client_is_neither(text: str) -> None:
+    """Any other address may be a client's; and what is no address is judged elsewhere."""
+    assert not is_loopback(text)
+    assert not is_unspecified(text)
+
+
+@given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
+def test_both_agree_with_the_library(address: IPv4Address | IPv6Address) -> None:
+    """Of single addresses the library says the same, but for 0.0.0.0/8, which it splits."""
+    assert is_loopback(str(address)) == (
+        address.is_loopback if address.version == 4 else address == IPv6Address("::1")
+    )
+    if address.version == 6 or address.packed[0] != 0:
+        assert is_unspecified(str(address)) == address.is_unspecified

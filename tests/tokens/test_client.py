@@ -1,54 +1,166 @@
-"""Redis for commands: facts and faults, in sentences without secrets."""
+"""Clients for every kind of store: one try, no secret told."""
 
+import asyncio
 import contextlib
+import gc
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 
+from tests.support.authority import Authority, make_authority
 from tests.support.redis import RedisServer
+from tests.support.redis_proxy import RedisProxy, Step
+from tests.support.topologies import RunningCluster, Watched, running_node, running_sentinels
 from tokens import issue
-from tokens.client import StoreFacts, StoreFault, StoreUnreachable, connect, describe_store
-
-
-def test_a_store_says_what_it_is(redis_server: RedisServer) -> None:
-    """The facts come from the server itself."""
-    facts = describe_store(f"unix://{redis_server.socket}")
-    assert (facts.role, facts.eviction, facts.is_open) == ("master", "noeviction", False)
-    assert facts.faults() == []
-
-
-@pytest.mark.parametrize(
-    ("version", "is_old"), [("6.0.16", True), ("6.2.0", False), ("7.0", False), ("10.1.2", False)]
+from tokens.client import (
+    TIMEOUT_S,
+    StoreFault,
+    StoreUnreachable,
+    connect,
+    open_async_client,
+    open_client,
 )
-def test_an_old_server_is_a_fault(version: str, is_old: bool) -> None:  # noqa: FBT001 - a case
-    """The scripts need Redis 6.2."""
-    facts = StoreFacts(
-        "redis", version, "master", "noeviction", is_open=False, is_full=False, refusal=""
-    )
-    assert bool(facts.faults()) is is_old
+from tokens.tls import TlsFiles
 
 
-def test_a_full_store_is_a_fault(start_redis: Callable[..., RedisServer]) -> None:
-    """A Redis at its maxmemory stores nothing."""
-    server = start_redis("--maxmemory", "1")
-    [fault] = describe_store(f"unix://{server.socket}").faults()
-    assert fault.startswith("it is full")
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Watched]:
+    with running_sentinels(replicas=1) as watched:
+        yield watched
 
 
-def test_a_store_that_cannot_save_is_a_fault(start_redis: Callable[..., RedisServer]) -> None:
-    """A Redis that refuses writes until it can save says so, though it still answers INFO."""
-    server = start_redis("--save", "3600 1")
-    (server.directory / "dump.rdb").mkdir()  # in the way of the snapshot, also of root's
-    with server.client() as client:
-        client.bgsave()
-        deadline = time.monotonic() + 10
-        while client.info("persistence")["rdb_last_bgsave_status"] != "err":
-            assert time.monotonic() < deadline
-    [fault] = describe_store(f"unix://{server.socket}").faults()
-    assert "snapshot" in fault
+@pytest.fixture(params=["server", "watched", "cluster"])
+def url(
+    request: pytest.FixtureRequest,
+    redis_server: RedisServer,
+    watched: Watched,
+    shared_cluster: RunningCluster,
+) -> str:
+    """Give the URL of each kind of store."""
+    urls = {"watched": watched.url, "cluster": shared_cluster.url}
+    return urls.get(request.param, f"unix://{redis_server.socket}")
+
+
+def test_every_kind_of_store_has_a_client(url: str) -> None:
+    """What one client has written is read by another one, wherever its key lives."""
+    keys = [f"client:{number}" for number in range(30)]
+    with open_client(url) as writer, connect(url) as reader:
+        for key in keys:
+            assert writer.set(key, key, px=10_000)
+        assert [reader.get(key) for key in keys] == [key.encode() for key in keys]
+
+
+def test_every_kind_of_store_has_a_client_for_asyncio(url: str) -> None:
+    """The same for asyncio, and nothing is left open."""
+
+    async def main() -> None:
+        async with open_async_client(url) as client:
+            for number in range(30):
+                key = f"async-client:{number}"
+                assert await client.set(key, key, px=10_000)
+                assert await client.get(key) == key.encode()
+
+    asyncio.run(main())
+    gc.collect()  # tells of what is open
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[RedisProxy]:
+    """Give what looks like a cluster of one node to who asks for one, and like a Redis else."""
+    with RedisProxy(redis_server.socket, None) as proxy:
+        node = b"*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$1\r\nx\r\n" % proxy.port
+        proxy.plan(b"CLUSTER", *[b"*1\r\n*3\r\n:0\r\n:16383\r\n" + node] * 20)
+        proxy.plan(b"READONLY", *[b"+OK\r\n"] * 20)
+        yield proxy
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+@pytest.mark.parametrize("step", [Step.CUT, Step.DROP])
+def test_no_command_is_sent_twice(proxy: RedisProxy, scheme: str, step: Step) -> None:
+    """A reply that is lost is an error: nobody asks again what may have been done."""
+    proxy.plan(b"SET", step)
+    url = f"{scheme}://127.0.0.1:{proxy.port}"
+    patience_s = 0.8 if step is Step.DROP else TIMEOUT_S
+    with (
+        open_client(url, timeout_s=patience_s) as client,
+        pytest.raises((redis.ConnectionError, redis.TimeoutError)),
+    ):
+        client.set("key", "value")
+    assert proxy.count(b"SET") == 1
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+@pytest.mark.parametrize("step", [Step.CUT, Step.DROP])
+def test_no_command_is_sent_twice_by_asyncio(proxy: RedisProxy, scheme: str, step: Step) -> None:
+    """The same for asyncio, and nothing is left open after the failure."""
+
+    async def main() -> None:
+        url = f"{scheme}://127.0.0.1:{proxy.port}"
+        patience_s = 0.8 if step is Step.DROP else TIMEOUT_S
+        async with open_async_client(url, timeout_s=patience_s) as client:
+            await client.ping()
+            with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
+                await client.set("key", "value")
+
+    proxy.plan(b"SET", step)
+    asyncio.run(main())
+    gc.collect()
+    assert proxy.count(b"SET") == 1
+
+
+def test_a_store_without_a_primary_is_unreachable(watched: Watched) -> None:
+    """A service that no Sentinel watches is told from one that refuses."""
+    with (
+        pytest.raises(StoreUnreachable, match=r"elsewhere of the Sentinels .* no Sentinel names"),
+        connect(watched.url.replace("/tokens", "/elsewhere")) as client,
+    ):
+        client.ping()
+
+
+def test_a_cluster_that_is_none_is_a_fault(redis_server: RedisServer) -> None:
+    """A Redis without cluster mode is no cluster, and that is said."""
+    with (
+        RedisProxy(redis_server.socket, None) as proxy,
+        pytest.raises(StoreFault, match=r"says: .*[Cc]luster"),
+        connect(f"redis+cluster://127.0.0.1:{proxy.port}"),
+    ):
+        pass
+
+
+# TLS.
+
+
+def test_tls_is_verified(authority: Authority, server_files: TlsFiles, tmp_path: Path) -> None:
+    """Only the right CA and the name that the certificate is for open a connection."""
+    trusting = TlsFiles(authority.ca_file)
+    with running_node(tls=server_files) as node:
+        by_address = f"rediss://127.0.0.1:{node.port}"
+        with connect(by_address, trusting) as client:
+            assert client.ping()
+        for url, files, reason in (
+            (by_address, TlsFiles(), "self-signed certificate"),
+            (by_address, TlsFiles(make_authority(tmp_path).ca_file), "self-signed|verify failed"),
+            (by_address.replace("127.0.0.1", "localhost"), trusting, "Hostname mismatch"),
+        ):
+            with pytest.raises(StoreUnreachable, match=reason), connect(url, files) as client:
+                client.ping()
+        with pytest.raises(StoreUnreachable), connect(f"redis://127.0.0.1:{node.port}") as client:
+            client.ping()
+
+
+def test_a_server_may_ask_for_our_certificate(authority: Authority, server_files: TlsFiles) -> None:
+    """A client certificate is shown where it is wanted, and missed where there is none."""
+    ours = authority.issue("agent")
+    with running_node("--tls-auth-clients", "yes", tls=server_files) as node:
+        url = f"rediss://127.0.0.1:{node.port}"
+        with connect(url, ours) as client:
+            assert client.ping()
+        with pytest.raises(StoreUnreachable), connect(url, TlsFiles(ours.ca_file)) as client:
+            client.ping()
 
 
 def test_what_answers_is_told_from_what_is_away(redis_server: RedisServer) -> None:
@@ -68,27 +180,11 @@ def test_a_wrong_password_is_not_told(start_redis: Callable[..., RedisServer]) -
         client.config_set("requirepass", "right-one")
     for user, sentence in (("", "asks for a password"), (":wrong-one@", "refuses the user")):
         with pytest.raises(StoreFault, match=sentence) as caught:
-            describe_store(f"unix://{user}{server.socket}")
+            _ping(f"unix://{user}{server.socket}")
         assert server.socket in str(caught.value)
         assert "-one" not in str(caught.value)
         assert caught.value.__cause__ is None
-    assert describe_store(f"unix://:right-one@{server.socket}").role == "master"
-
-
-def test_a_port_without_password_is_open(start_redis: Callable[..., RedisServer]) -> None:
-    """Over TCP, a server that asks for nothing lets everybody issue."""
-    port = _open_port(start_redis())
-    assert describe_store(f"redis://127.0.0.1:{port}").is_open
-
-
-def _open_port(server: RedisServer) -> int:
-    """Let a server listen on a free port; another test may take the one that was free."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
-        with server.client() as client, contextlib.suppress(redis.ResponseError):
-            client.config_set("port", port)
-            return port
+    _ping(f"unix://:right-one@{server.socket}")
 
 
 def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +193,13 @@ def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(StoreFault, match="does not answer within"):
-            describe_store(f"redis://:hunter2@127.0.0.1:{port}")
+            _ping(f"redis://:hunter2@127.0.0.1:{port}")
 
 
 def test_what_redis_says_is_passed_on(redis_server: RedisServer) -> None:
     """An error reply keeps its words."""
     with (
-        pytest.raises(StoreFault, match="says: unknown command"),
+        pytest.raises(StoreFault, match=r"says: unknown command"),
         connect(f"unix://{redis_server.socket}") as client,
     ):
         client.execute_command("NOSUCH")
@@ -116,7 +212,7 @@ def test_a_server_that_echoes_is_not_repeated(
     """A server without HELLO or AUTH sends our password back in its refusal; it ends there."""
     server = start_redis("--rename-command", command, "")
     with contextlib.suppress(StoreFault):
-        describe_store(f"unix://:our-secret@{server.socket}")
+        _ping(f"unix://:our-secret@{server.socket}")
     with pytest.raises(StoreFault) as caught, connect(f"unix://:our-secret@{server.socket}") as one:
         one.execute_command(command, "our-secret")
     assert "our-secret" not in str(caught.value)
@@ -131,3 +227,8 @@ def test_an_issuers_client_puts_no_password_into_hello(
         client.config_set("requirepass", "our-secret")
     with issue.connect(f"unix://:our-secret@{server.socket}") as issuer:
         assert issuer.ping()
+
+
+def _ping(url: str) -> None:
+    with connect(url) as client:
+        client.ping()

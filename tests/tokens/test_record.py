@@ -180,3 +180,29 @@ def test_what_looks_plain_is_read_alike(
 def test_a_plain_record_is_read_alike_for_every_printable_user(user: str) -> None:
     """Every printable character of a user is kept by the short way, or left to the long one."""
     _assert_read_alike(write_record(Record(user, ("wiki",), 60, groups=(user,))))
+
+
+_NEAR = {
+    "src": [
+        *("192.0.2.7", "0.0.0.0", "255.255.255.255", "256.0.0.1", "299.0.0.1", "01.2.3.4", "1.2.3"),
+        *("1.2.3.0/24", "1.2.3.4/24", "1.2.0.0/16", "1.2.3.0/16", "1.0.0.0/8", "1.2.0.0/8"),
+        *("1.2.3.4/32", "1.2.3.0/23", "1.2.3.4.5", "1.2.3.4/", "::1", "2001:db8::/32", "1.2.3.4 "),
+    ],
+    "host": ["a", "a" * 253, "a" * 254, "A", "a:80", "[::1]", "a b", ""],
+    "method": ["GET", "get", "M-SEARCH", "-", "A" * 32, "A" * 33, ""],
+    "path": [
+        *("/", "/a", "/a/", "/a/b.c", "/a//b", "/..", "/a/..", "/a..b", "/.a", "/a.", "a", ""),
+        *("/a%2fb", "/a%20b", "/a;b", "/a?b", "/a#b", "/a b", "/~a_b-c", "/a\\u0020"),
+        *("/" + "a" * 1022, "/" + "a" * 1023, "/" + "a" * 1024, "/" + "a/" * 512),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [(field, text) for field, texts in _NEAR.items() for text in texts]
+)
+def test_bindings_are_read_alike_both_ways(field: str, text: str) -> None:
+    """A binding that breaks a rule by one character is not read by the short cut either."""
+    start = '{"v":1,"sub":"user1","acl":["wiki"],"ttl":60,'
+    for texts in (f'"{text}"', f'"{text}","{text}"', ""):
+        _assert_read_alike(f'{start}"{field}":[{texts}]}}'.encode())

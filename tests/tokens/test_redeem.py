@@ -1,22 +1,35 @@
-"""redeem.lua in a real Redis: each row of the contract's table, each rule of strictness."""
+"""redeem.lua in a real Redis: each row of the contract's table, each rule of strictness.
+
+And redeem.py: how it is called, and what is taken for its answer.
+"""
 
 import contextlib
+import itertools
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.gates import CHECK, bringing, digest_of, kid_of
 from tests.support.records import ACCEPTED, GOOD, MISSHAPEN, MISSPELT, NONCE, with_fields
 from tests.support.redeem import CLIENT, Answer, Ask, Redeemer
 from tests.support.redis import RedisServer
 from tests.support.strategies import json_values, records
-from tokens.record import BadRecord, Record, read_record, write_record
+from tokens import redeem
+from tokens.outcome import Check
+from tokens.question import Command, Fence
+from tokens.record import BadRecord, Keys, Record, read_record, write_record
+from tokens.redeem import MAX_TOKENS_PER_CALL, Call, ReplyMismatch, read_answers
+from tokens.token import mint
 
 StartRedis = Callable[..., RedisServer]
 
@@ -63,6 +76,15 @@ def test_the_same_claim_gets_the_same_answer(redeemer: Redeemer) -> None:
     assert redeemer.redeem_one(Ask(key, claim="c0ffee.11")).code == "replayed"
     assert redeemer.redeem_one(Ask(key, claim="c0ffee.")).code == "replayed"
     assert redeemer.value(key) == consumed
+
+
+@pytest.mark.parametrize("left_ms", [59_999, 30_000, 1_000])
+def test_a_yes_tells_when_the_token_was_issued(redeemer: Redeemer, left_ms: int) -> None:
+    """The moment of issue follows from ttl and PTTL, also at the second asking."""
+    key = redeemer.put(GOOD, px=left_ms)
+    issued_ms = redeemer.now_ms() - (60_000 - redeemer.client.pttl(key))
+    for _ in range(2):
+        assert abs(redeemer.redeem_one(Ask(key)).issued_ms - issued_ms) <= 2
 
 
 @pytest.mark.parametrize(("age_ms", "code"), [(40_000, "ok"), (61_000, "replayed")])
@@ -243,6 +265,49 @@ def test_a_key_of_another_type_is_refused(redeemer: Redeemer) -> None:
     assert redeemer.client.llen(key) == 1
 
 
+def put_hash(client: redis.Redis, key: bytes) -> None:
+    client.hset(key, "v", GOOD)
+
+
+def putting(raw: bytes, px: int | None = 60_000) -> Callable[[redis.Redis, bytes], object]:
+    return lambda client, key: client.set(key, raw, px=px)
+
+
+BAD_KEYS: dict[str, Callable[[redis.Redis, bytes], object]] = {
+    "a wrong type": putting(GOOD.replace(b"60", b'"60"')),
+    "a missing field": putting(b'{"v":1,"sub":"user1","ttl":60}'),
+    "an unknown field": putting(with_fields('"scr":["192.0.2.7"]')),
+    "an empty list": putting(with_fields('"src":[]')),
+    "an object for a list": putting(with_fields('"src":{"1":"192.0.2.7"}')),
+    "NaN": putting(GOOD.replace(b"60", b"NaN")),
+    "NaN as nbf": putting(with_fields('"nbf":NaN')),
+    "Infinity": putting(GOOD.replace(b"60", b"Infinity")),
+    "17 digits": putting(with_fields('"nbf":10000000000000000')),
+    "1 MB": putting(b"[" * 2**20),
+    "1 MB like a tombstone": putting(b"consumed c0ffee.1 1 - " + b" " * 2**20),
+    "nested 10,000 deep": putting(b"[" * 10_000 + b"]" * 10_000),
+    "nested 2,000 deep": putting(b"[" * 2_000 + b"]" * 2_000),
+    "no TTL": putting(GOOD, px=None),
+    "TTL above ttl": putting(GOOD, px=61_000),
+    "a hash": put_hash,
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 64, 126, 127])
+@pytest.mark.parametrize("spoil", BAD_KEYS.values(), ids=BAD_KEYS)
+def test_a_bad_record_harms_no_neighbour(
+    redeemer: Redeemer, spoil: Callable[[redis.Redis, bytes], object], place: int
+) -> None:
+    """Anywhere among 128 tokens a bad one is refused and stays as it was; the others are good."""
+    keys = [redeemer.put(GOOD) for _ in range(128)]
+    redeemer.client.delete(keys[place])
+    spoil(redeemer.client, keys[place])
+    before = redeemer.client.dump(keys[place])
+    codes = [answer.code for answer in redeemer.redeem(*map(Ask, keys))]
+    assert codes == ["ok"] * place + ["bad_record"] + ["ok"] * (127 - place)
+    assert redeemer.client.dump(keys[place]) == before
+
+
 @pytest.mark.parametrize("value", [b"consumed ", b"consumed x y z", b"consumed c0ffee.1 1 -"])
 def test_half_a_tombstone_is_bad(redeemer: Redeemer, value: bytes) -> None:
     """A value that only begins like a tombstone is neither a replay nor a yes."""
@@ -364,6 +429,16 @@ def test_a_user_without_the_rights_consumes_nothing(start_redis: StartRedis, com
         assert_untouched(redeemer, key)
 
 
+def test_a_second_asking_that_cannot_be_dated(start_redis: StartRedis) -> None:
+    """A tombstone whose TTL must not be read is a fault of the store: its token was not unknown."""
+    with start_redis().client() as client:
+        redeemer = Redeemer(client)
+        key = redeemer.put(GOOD)
+        redeemer.redeem_one(Ask(key))
+        client.execute_command("ACL", "SETUSER", "default", "-pttl")
+        assert redeemer.redeem_one(Ask(key)).code == "store_error"
+
+
 def test_a_token_is_consumed_at_most_once(redis_server: RedisServer) -> None:
     """A token is consumed at most once, however many agents ask at the same time."""
     askers, tokens = 16, 20
@@ -439,3 +514,203 @@ def test_no_record_confuses_the_judges(redeemer: Redeemer, raw: bytes) -> None:
     key = redeemer.put(raw, px=record.ttl_s * 1000)
     answer = redeemer.redeem_one(matching(key, record))
     assert answer in {Answer("ok", raw), Answer("early")}
+
+
+# How it is called.
+
+FENCE = Fence(b"f" * 40, 1234)
+
+
+def make_redeemer(tokens_per_call: int = MAX_TOKENS_PER_CALL) -> redeem.Redeemer:
+    return redeem.Redeemer(Keys(), 80, tokens_per_call)
+
+
+def fresh(**changes: Any) -> Check:
+    return bringing(mint().encode(), **changes)
+
+
+def key_of(check: Check) -> bytes:
+    return b"kat:t:" + digest_of(check.token)
+
+
+def written(calls: list[Call]) -> list[Command]:
+    return [call.question.write(FENCE) for call in calls]
+
+
+def test_the_shape_of_the_call() -> None:
+    """The script is called as its head says: keys, three shared arguments, eight for each key."""
+    one, other = fresh(), fresh(source=b"", nonce=NONCE.encode(), room_bytes=5)
+    (command,) = written(make_redeemer().calls([one, other]))
+    assert command[:3] == (b"EVALSHA", redeem.SHA, 2)
+    assert command[3:5] == (key_of(one), key_of(other))
+    assert command[5:8] == (FENCE.replid, FENCE.since_ms, 80)
+    networks = b"192.0.2.7 192.0.2.0/24 192.0.0.0/16 192.0.0.0/8"
+    first, second = command[8:16], command[16:]
+    assert first[1:] == (b"wiki", networks, b"wiki.example", b"GET", b"/x/y", b"", 8000)
+    assert second[1:] == (b"wiki", b"", b"wiki.example", b"GET", b"/x/y", NONCE.encode(), 5)
+
+
+def test_neither_token_nor_its_text_is_asked_about() -> None:
+    """Redis is told digests; a token stands in no argument of a command."""
+    checks = [fresh() for _ in range(3)]
+    (command,) = written(make_redeemer().calls(checks))
+    said = b" ".join(part for part in command if isinstance(part, bytes))
+    assert not any(check.token in said or check.token[4:36] in said for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("number", "per_call", "sizes"),
+    [
+        (0, 128, []),
+        (1, 128, [1]),
+        (128, 128, [128]),
+        (129, 128, [128, 1]),
+        (384, 128, [128, 128, 128]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_calls_are_cut_to_size(number: int, per_call: int, sizes: list[int]) -> None:
+    """A large batch is cut into calls, in order, and none is lost at an edge."""
+    checks = [fresh() for _ in range(number)]
+    calls = make_redeemer(per_call).calls(checks)
+    commands = written(calls)
+    assert [command[2] for command in commands] == sizes
+    assert [len(command) for command in commands] == [6 + 9 * size for size in sizes]
+    keys = [key for command in commands for key in command[3 : 3 + int(command[2])]]
+    assert keys == [key_of(check) for check in checks]
+    assert [call.question.key for call in calls] == [command[3] for command in commands]
+    assert [len(call.kids) for call in calls] == sizes
+    assert [kid for call in calls for kid in call.kids] == [kid_of(it.token) for it in checks]
+
+
+def claims_of(calls: list[Call]) -> list[bytes]:
+    """Return the first of the eight arguments of every token."""
+    claims = []
+    for command in written(calls):
+        claims += command[6 + int(command[2]) :: 8]
+    return [claim for claim in claims if isinstance(claim, bytes)]
+
+
+def test_claims_are_unique_and_the_agents_own() -> None:
+    """No two attempts share a claim: not of one token, not of two calls, not of two agents."""
+    agents = [make_redeemer() for _ in range(3)]
+    check = fresh()
+    claims = [claim for agent in agents * 2 for claim in claims_of(agent.calls([check] * 200))]
+    assert len(set(claims)) == len(claims) == 3 * 2 * 200
+    assert all(re.fullmatch(rb"[0-9a-f]{32}\.[0-9a-f]+", claim) for claim in claims)
+    assert len({claim.partition(b".")[0] for claim in claims}) == 3  # 128 random bits each
+
+
+@given(st.binary(min_size=6), st.binary(min_size=6))
+def test_nothing_of_a_request_is_in_its_claim(path: bytes, nonce: bytes) -> None:
+    """A client cannot choose a claim, so it cannot make its replay look like our second try."""
+    agent = make_redeemer()
+    plain = fresh()
+    odd = replace(plain, path=path, nonce=nonce, acl=path, host=nonce, method=path, unique_id=path)
+    (with_it,) = claims_of(agent.calls([odd]))
+    (without,) = claims_of(agent.calls([plain]))
+    assert with_it.partition(b".")[0] == without.partition(b".")[0]
+    assert int(without.partition(b".")[2], 16) == int(with_it.partition(b".")[2], 16) + 1
+
+
+# What is taken for its answer.
+
+TOKENS = [mint().encode() for _ in range(3)]
+KIDS = [kid_of(token) for token in TOKENS]
+OTHER = b"0" * 12
+
+
+def call_for(*tokens: bytes) -> Call:
+    (call,) = make_redeemer().calls([replace(CHECK, token=token) for token in tokens])
+    return call
+
+
+def test_answers_are_read_in_order() -> None:
+    """Each token gets the code and the detail that stand behind its kid."""
+    call = call_for(*TOKENS)
+    entries = [KIDS[0], 1234, GOOD, KIDS[1], b"unknown", b"", KIDS[2], b"store_error", b"OOM"]
+    assert read_answers(call, [9, call.claim, *entries]) == [
+        (KIDS[0], 1234, GOOD),
+        (KIDS[1], b"unknown", b""),
+        (KIDS[2], b"store_error", b"OOM"),
+    ]
+
+
+def test_an_error_reply_is_the_store_away() -> None:
+    """An error reply is a store_error for each token of its call, without what Redis echoes."""
+    fault = redis.ResponseError(
+        "OOM no, with args beginning with: " + digest_of(TOKENS[0]).decode()
+    )
+    answers = read_answers(call_for(*TOKENS[:2]), fault)
+    assert answers == [(kid, b"store_error", b"OOM no") for kid in KIDS[:2]]
+
+
+K = KIDS[0]
+MISMATCHES: dict[str, Callable[[bytes], Any]] = {
+    "another kid": lambda claim: [1, claim, OTHER, 1, GOOD],
+    "another claim": lambda claim: [1, claim + b"0", K, 1, GOOD],
+    "the next claim": lambda claim: [1, claim[:-1] + b"1", K, 1, GOOD],
+    "no claim": lambda _: [1, None, K, 1, GOOD],
+    "a claim that is an error": lambda claim: [1, redis.ResponseError(claim.decode()), K, 1, GOOD],
+    "kids in another order": lambda claim: [1, claim, OTHER, 1, GOOD, K, 1, GOOD],
+    "a kid as text": lambda claim: [1, claim, K.decode(), 1, GOOD],
+    "the shape before there was a claim": lambda _: [1, K, b"ok", GOOD],
+    "nothing": lambda _: [],
+    "now only": lambda _: [1],
+    "now and the claim only": lambda claim: [1, claim],
+    "cut short": lambda claim: [1, claim, K, 1],
+    "one more": lambda claim: [1, claim, K, 1, GOOD, b""],
+    "one token more": lambda claim: [1, claim, K, 1, GOOD, OTHER, 1, GOOD],
+    "the same kid twice": lambda claim: [1, claim, K, 1, GOOD, K, 1, GOOD],
+    "no list": lambda _: b"ok",
+    "null": lambda _: None,
+    "a number": lambda _: 1,
+    "a true": lambda _: True,
+}
+
+
+@pytest.mark.parametrize("spoil", MISMATCHES.values(), ids=MISMATCHES)
+def test_what_is_not_our_answer(spoil: Callable[[bytes], Any]) -> None:
+    """A reply that is not the one to this very call is believed in nothing, and not quoted."""
+    call = call_for(TOKENS[0])
+    with pytest.raises(ReplyMismatch) as caught:
+        read_answers(call, spoil(call.claim))
+    assert "user1" not in str(caught.value)
+    assert len(str(caught.value)) < 100
+
+
+def test_the_reply_to_another_call_for_the_same_tokens_is_refused(redeemer: Redeemer) -> None:
+    """The kids fit and the claim does not: what one request consumed is not given to another."""
+    server = Fence(redeemer.replid.encode(), 0)
+    check = fresh()
+    redeemer.client.set(key_of(check), GOOD, px=60_000)
+    agent = make_redeemer()
+    first, second = agent.calls([check]) + agent.calls([check])
+    reply = redeemer.client.execute_command(*first.question.write(server))
+    assert read_answers(first, reply)[0][2] == GOOD
+    with pytest.raises(ReplyMismatch):
+        read_answers(second, reply)
+
+
+rubbish: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.integers()
+    | st.binary()
+    | st.sampled_from([*KIDS, b"ok", GOOD])
+    | st.text(max_size=5).map(redis.ResponseError),
+    lambda inner: st.lists(inner, max_size=4),
+)
+
+
+@given(st.lists(rubbish, max_size=9), st.lists(st.sampled_from(KIDS), min_size=1, max_size=3))
+@example([1, 2, 3], [KIDS[0]])
+def test_only_what_repeats_claim_and_kids_is_an_answer(noise: list[Any], kids: list[bytes]) -> None:
+    """Whatever Redis says is a mismatch, unless it has the claim and exactly the asked kids."""
+    call = call_for(TOKENS[0], TOKENS[1])
+    entries = itertools.chain.from_iterable((kid, b"unknown", b"") for kid in kids)
+    for reply in (noise, [1, call.claim, *noise], [1, call.claim, *entries]):
+        if len(reply) == 8 and reply[1] == call.claim and reply[2::3] == KIDS[:2]:
+            assert [answer[0] for answer in read_answers(call, reply)] == KIDS[:2]
+        else:
+            with pytest.raises(ReplyMismatch):
+                read_answers(call, reply)

@@ -1,0 +1,52 @@
+"""Issue a token from Python: `issue.py USER ACL TTL`. Prints the token and nothing else.
+
+REDIS_URL says where Redis is, and holds the password if there is one. Besides this project, which
+brings `redis` along, nothing is needed.
+"""
+
+import os
+import sys
+
+import redis
+
+from tokens.issue import Issuer, NotIssued, connect
+
+ATTEMPTS = 3
+
+
+def issue(issuer: Issuer, user: str, acl: str, ttl_s: int) -> str:
+    """Issue one token; in doubt whether it stands, another, never the same one again."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            # More can be said: groups=["staff"], src="192.0.2.7", path="/wiki", ...
+            return issuer.issue(user, acl, ttl_s).token
+        except (NotIssued, redis.RedisError):
+            if not left:
+                raise
+    raise AssertionError
+
+
+def main() -> None:
+    """Read the arguments, and say what is wrong in one sentence."""
+    try:
+        user, acl, ttl = sys.argv[1:]
+        ttl_s = int(ttl)
+    except ValueError:
+        sys.exit(_told("give it a user, an ACL and the seconds that the token lives", 2))
+    try:
+        # Once per program, not per token: the client keeps its connections.
+        with connect(os.environ.get("REDIS_URL", "redis://127.0.0.1")) as client:
+            print(issue(Issuer(client), user, acl, ttl_s))
+    except ValueError as error:  # which field, its value, and what is allowed
+        sys.exit(_told(str(error), 2))
+    except (NotIssued, redis.RedisError) as error:
+        sys.exit(_told(f"Redis did not confirm a token: {type(error).__name__}", 1))
+
+
+def _told(sentence: str, code: int) -> int:
+    print(f"issue.py: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What HAProxy's files say against the configuration: one sentence for each disagreement."""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from spoa.check.haproxyfile import HaproxyFacts, Proxy
+from spoa.config.acl import Acl
+from spoa.config.model import Config
+from tokens.rule import Bind, Mode
+
+_NEEDS: Mapping[str, Mapping[Mode, tuple[str, ...]]] = {
+    "check-http": {
+        Mode.STRICT: ("token",),
+        Mode.SESSION: ("token", "via", "session", "host"),
+        Mode.GRANT: ("token", "src"),
+        Mode.IP: ("src",),
+        Mode.IP_TOKEN: ("token", "src"),
+    },
+    # A connection carries no token: an address that is open already is all it can show.
+    "check-tcp": {Mode.GRANT: ("src",), Mode.IP: ("src",)},
+    "logout": {Mode.SESSION: ("session",)},
+}
+"""The arguments without which a message could not open, or end, anything in a mode."""
+
+
+def disagreements(config: Config, facts: HaproxyFacts, ours: frozenset[str]) -> Iterator[str]:
+    """Say what would go wrong between HAProxy and an agent that listens at `ours`."""
+    yield from _late(config, facts)
+    yield from _elsewhere(facts, ours)
+    for proxy in facts.proxies:
+        for name in proxy.acls:
+            if name not in config.acl:
+                yield f"a gate asks for the ACL {name}, which is not configured: unknown_acl, 503"
+        yield from _unanswerable(config, facts, proxy)
+        yield from _hasty(facts, proxy)
+
+
+def _late(config: Config, facts: HaproxyFacts) -> Iterator[str]:
+    deadline_ms = config.limits.deadline_ms
+    if not facts.processing_ms:
+        yield "no spoe-agent found; give haproxy.cfg or its SPOE file with --haproxy"
+    for processing_ms in facts.processing_ms:
+        if processing_ms == float("inf"):
+            yield "spoe-agent has no `timeout processing`: a silent agent holds requests forever"
+        elif processing_ms <= deadline_ms:
+            yield (
+                f"`timeout processing` is {processing_ms:g} ms, limits.deadline_ms {deadline_ms}: "
+                "HAProxy would give up on requests whose token is being consumed"
+            )
+
+
+def _elsewhere(facts: HaproxyFacts, ours: frozenset[str]) -> Iterator[str]:
+    theirs = facts.agents()
+    if theirs and not ours & set(theirs):
+        yield f"sends to {', '.join(theirs)}; we listen at {', '.join(sorted(ours))}"
+
+
+def _unanswerable(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
+    """Find messages that lack what the mode of their ACL is decided by."""
+    for name, message in product(dict.fromkeys(proxy.acls), facts.asked(proxy)):
+        acl, needs = config.acl.get(name), _NEEDS.get(message)
+        if acl is None or needs is None:
+            continue
+        about = f"{proxy.name} sends {message} for the ACL {name}, whose mode is {acl.mode.value}"
+        if acl.mode not in needs:
+            able = " or ".join(mode.value for mode in needs)
+            yield f"{about}: only {able} can be asked so"
+        elif missing := _missing(acl, needs[acl.mode], facts.messages.get(message, set())):
+            yield f"{about}, without its arguments {', '.join(missing)}"
+
+
+def _missing(acl: Acl, needed: tuple[str, ...], sent: set[str]) -> list[str]:
+    is_bound = acl.mode is Mode.SESSION and acl.session.bind is not Bind.OFF
+    more = ("acl", "src") if is_bound else ("acl",)
+    return [name for name in (*more, *needed) if name not in sent]
+
+
+def _hasty(facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
+    """Find what would not wait for the agent: HAProxy then goes on without its answer."""
+    if not proxy.is_tcp:
+        return
+    if proxy.inspect_delay_ms is None:
+        yield f"{proxy.name} has no `tcp-request inspect-delay`: it would turn everybody away"
+        return
+    for processing_ms in facts.processing_ms:
+        if proxy.inspect_delay_ms <= processing_ms < float("inf"):
+            yield (
+                f"`tcp-request inspect-delay` of {proxy.name} is {proxy.inspect_delay_ms:g} ms, "
+                f"`timeout processing` {processing_ms:g} ms: it would not wait for the agent"
+            )

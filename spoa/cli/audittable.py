@@ -1,0 +1,65 @@
+"""How `kat audit` writes an event: a line of a table for people, a line of JSON for programs."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokens.auditlog import Event
+
+# With the time they fill a terminal of 80. Nothing is ever cut: who was refused, and why, is what
+# somebody looks for; what is longer moves the rest of its line.
+_COLUMNS = {"event": 8, "acl": 10, "user": 11, "src": 15, "kid": 12}
+_TIME_CHARS = 19
+_MOMENTS = ("first_at", "since", "until")
+_LONG = "id"
+"""A fact that few look at, and that pushes the others out of sight."""
+
+_MAX_MS = 32_503_680_000_000
+"""The year 3000: a number above is no moment."""
+
+
+def header() -> str:
+    names = [name.upper().ljust(width) for name, width in _COLUMNS.items()]
+    return " ".join(("TIME".ljust(_TIME_CHARS), *names)).rstrip()
+
+
+def row(event: "Event", *, is_utc: bool) -> str:
+    """Write the usual facts in columns, and the others behind them with their names."""
+    facts = dict(event.facts)
+    cells = [_text(facts.pop(name, "")).ljust(width) for name, width in _COLUMNS.items()]
+    names = sorted(facts, key=lambda name: name == _LONG)
+    others = [f"{_text(name)}={_fact(name, facts[name], is_utc=is_utc)}" for name in names]
+    return " ".join((_time(event.at_ms, is_utc=is_utc), *cells, *others)).rstrip()
+
+
+def json_line(event: "Event") -> str:
+    """Write when it was told, in UTC, and everything that was told."""
+    at = datetime.fromtimestamp(event.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    told = {"ts": at.replace("+00:00", "Z")}
+    return json.dumps(told | dict(event.facts) | told)
+
+
+def _fact(name: str, value: object, *, is_utc: bool) -> str:
+    if name in _MOMENTS and isinstance(value, int) and 0 <= value < _MAX_MS:
+        return _time(value, is_utc=is_utc).replace(" ", "T")
+    return _text(value)
+
+
+def _time(at_ms: int, *, is_utc: bool) -> str:
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return f"{at if is_utc else at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _text(value: object) -> str:
+    """Write a fact so that it stays in its line and its colour, whoever has made it up."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    shown = "".join([char if char.isprintable() else _escaped(char) for char in text]) or "-"
+    # Not every terminal has every letter.
+    encoding = sys.stdout.encoding
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()

@@ -1,0 +1,183 @@
+"""Where the agent listens, where its tokens are, what it bears, and how it speaks."""
+
+import grp
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+)
+
+from spoa.config.endpoint import TcpEndpoint, parse_endpoint, parse_tcp
+from spoa.config.section import Section, absolute
+from spoa.config.storeurl import EMBEDDED, check_store_url
+from spoa.spop.constants import DEFAULT_MAX_FRAME_BYTES, MIN_MAX_FRAME_BYTES
+from tokens.tls import TlsFiles
+from tokens.url import parse_store_url
+
+# One worker per core is the most that helps; 512 is more cores than HAProxy uses threads for.
+MAX_WORKERS = 512
+# HAProxy keeps a frame in one buffer. 1 MiB is 64 default buffers.
+MAX_FRAME_BYTES = 1024 * 1024
+
+
+def _items(value: object) -> object:
+    """Take a text with commas for a list: the environment knows no lists."""
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+
+def _spop_address(text: str, info: ValidationInfo) -> str:
+    endpoint = parse_endpoint(text)
+    if not isinstance(endpoint, TcpEndpoint):
+        return text
+    if endpoint.port == 0:
+        raise ValueError("port 0 is any free port: HAProxy could not know which")
+    if not info.data.get("insecure", True):
+        raise ValueError(
+            "whoever reaches a TCP port can consume tokens and claim any client address: "
+            "use unix:/path, or set listen.insecure = true"
+        )
+    return text
+
+
+def _readable(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    return path
+
+
+SpopAddress = Annotated[str, AfterValidator(_spop_address)]
+TlsFile = Annotated[Path, AfterValidator(absolute), AfterValidator(_readable)] | None
+
+
+class Listen(Section):
+    """Where HAProxy and Prometheus find the agent."""
+
+    # Before `spop`, which it permits.
+    insecure: StrictBool = Field(default=False, description="permits TCP without TLS")
+    spop: Annotated[tuple[SpopAddress, ...], BeforeValidator(_items)] = ()
+    group: str | None = None
+    metrics: str = "127.0.0.1:9464"
+    workers: StrictInt = Field(default=0, ge=0, le=MAX_WORKERS)
+
+    @field_validator("spop")
+    @classmethod
+    def _spop(cls, spop: tuple[str, ...]) -> tuple[str, ...]:
+        if not spop:
+            raise ValueError("must have at least one address")
+        if len(set(spop)) < len(spop):
+            raise ValueError("holds the same address twice")
+        return spop
+
+    @field_validator("group")
+    @classmethod
+    def _group(cls, group: str | None) -> str | None:
+        if group is not None:
+            try:
+                grp.getgrnam(group)
+            except KeyError:
+                raise ValueError("must be a group that exists on this machine") from None
+        return group
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, metrics: str) -> str:
+        if metrics:
+            parse_tcp(metrics)
+        return metrics
+
+
+class Store(Section):
+    """Which Redis holds the tokens."""
+
+    url: str = Field(default=EMBEDDED, repr=False)
+    prefix: str = Field(default="kat:", pattern=r"^[A-Za-z0-9:_.-]{1,32}$")
+    fence: StrictBool = True
+    clock_skew_ms: StrictInt = Field(default=2000, ge=0, le=60_000)
+    ca_file: TlsFile = None
+    cert_file: TlsFile = None
+    # Looked at also when it is missing: a certificate is no use alone.
+    key_file: TlsFile = Field(default=None, validate_default=True)
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        check_store_url(url)
+        return url
+
+    @field_validator("ca_file", "cert_file", "key_file")
+    @classmethod
+    def _for_tls(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("url")
+        if file and url and (url == EMBEDDED or not parse_store_url(url).is_tls):
+            raise ValueError("needs a url of rediss://; without TLS it would do nothing")
+        return file
+
+    @field_validator("key_file")
+    @classmethod
+    def _pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "cert_file" in info.data and (key is None) is not (info.data["cert_file"] is None):
+            raise ValueError("belongs to cert_file: set both of them, or none")
+        return key
+
+    @property
+    def tls(self) -> TlsFiles:
+        return TlsFiles(self.ca_file, self.cert_file, self.key_file)
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.url == EMBEDDED
+
+
+class Limits(Section):
+    """What one worker bears, and for how long it waits."""
+
+    deadline_ms: StrictInt = Field(default=80, ge=1, le=10_000)
+    in_flight: StrictInt = Field(default=4096, ge=1, le=1_000_000)
+    max_frame_bytes: StrictInt = Field(
+        default=DEFAULT_MAX_FRAME_BYTES, ge=MIN_MAX_FRAME_BYTES, le=MAX_FRAME_BYTES
+    )
+    handshake_timeout_s: StrictFloat = Field(default=5.0, gt=0, le=60)
+    drain_s: StrictFloat = Field(default=10.0, ge=0, le=300)
+
+
+class Audit(Section):
+    """Where is told what happened: in a stream in Redis, in the log, or in both."""
+
+    stream: StrictBool = True
+    log: StrictBool = False
+    max_entries: StrictInt = Field(default=100_000, ge=1, le=100_000_000)
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """What is worth a line."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Log(Section):
+    """How the program speaks to its operator."""
+
+    format: LogFormat = LogFormat.LOGFMT
+    level: LogLevel = LogLevel.INFO

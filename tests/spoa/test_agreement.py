@@ -1,0 +1,171 @@
+"""HAProxy's files and our configuration, held against each other."""
+
+from pathlib import Path
+
+import pytest
+
+from spoa.check.agreement import disagreements
+from spoa.check.haproxyfile import read_haproxy_files
+from spoa.config.acl import Acl
+from spoa.config.model import Config
+from tokens.rule import Mode
+
+SPOE = """
+spoe-agent kat
+ groups check-http check-tcp logout
+ timeout processing {processing}
+ use-backend agents
+spoe-group check-http
+ messages check-http
+spoe-group check-tcp
+ messages check-tcp
+spoe-group logout
+ messages logout
+spoe-message check-http
+ args {http}
+spoe-message check-tcp
+ args {tcp}
+spoe-message logout
+ args {logout}
+"""
+
+HTTP = ["acl", "token", "via", "session", "nonce", "src", "host", "method", "path", "id", "at"]
+
+WEB = """
+backend gate
+ http-request set-var(txn.gate.acl) str(wiki)
+ http-request send-spoe-group kat {group}
+"""
+
+TCP = """
+frontend door
+ {delay}
+ tcp-request content set-var(txn.gate.acl) str(wiki)
+ tcp-request content send-spoe-group kat check-tcp
+"""
+
+TOO_SHORT = "`timeout processing` 100 ms: it would not wait for the agent"
+
+
+def _args(names: list[str]) -> str:
+    return " ".join(f"{name}=var(txn.gate.{name})" for name in names)
+
+
+def _told(
+    tmp_path: Path,
+    text: str,
+    acl: dict[str, object],
+    *,
+    http: list[str] = HTTP,
+    tcp: list[str] = ["acl", "src"],  # noqa: B006 - never changed
+    logout: list[str] = ["acl", "session"],  # noqa: B006
+    processing: str = "100ms",
+) -> list[str]:
+    """Hold these files against a configuration of the one ACL `wiki`."""
+    file = tmp_path / "haproxy.cfg"
+    spoe = SPOE.format(
+        http=_args(http), tcp=_args(tcp), logout=_args(logout), processing=processing
+    )
+    file.write_text(spoe + text)
+    config = Config(acl={"wiki": Acl.model_validate(acl)})
+    return list(disagreements(config, read_haproxy_files([file], {}), frozenset()))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_all_arguments_are_enough_for_every_mode(mode: Mode, tmp_path: Path) -> None:
+    """A message with everything in it lacks nothing."""
+    assert _told(tmp_path, WEB.format(group="check-http"), {"mode": mode}) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "needed"),
+    [
+        (Mode.STRICT, ["acl", "token"]),
+        (Mode.SESSION, ["acl", "token", "via", "session", "host"]),
+        (Mode.GRANT, ["acl", "token", "src"]),
+        (Mode.IP, ["acl", "src"]),
+        (Mode.IP_TOKEN, ["acl", "token", "src"]),
+    ],
+)
+def test_an_argument_that_a_mode_needs_is_missed(
+    mode: Mode, needed: list[str], tmp_path: Path
+) -> None:
+    """Each argument without which nobody could get in is named, and no other."""
+    web = WEB.format(group="check-http")
+    assert _told(tmp_path, web, {"mode": mode}, http=needed) == []
+    for name in HTTP:
+        told = _told(tmp_path, web, {"mode": mode}, http=[arg for arg in HTTP if arg != name])
+        about = f"backend gate sends check-http for the ACL wiki, whose mode is {mode.value}, "
+        assert told == ([f"{about}without its arguments {name}"] if name in needed else [])
+
+
+@pytest.mark.parametrize(
+    ("bind", "misses"), [("off", []), ("exact", ["src"]), ("network", ["src"])]
+)
+def test_a_session_bound_to_an_address_needs_the_address(
+    bind: str, misses: list[str], tmp_path: Path
+) -> None:
+    """`src` is missed as soon as sessions are bound to it."""
+    acl: dict[str, object] = {"mode": "session", "session": {"bind": bind}}
+    without = [arg for arg in HTTP if arg != "src"]
+    told = _told(tmp_path, WEB.format(group="check-http"), acl, http=without)
+    assert [sentence.partition(" arguments ")[2] for sentence in told] == misses
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_only_addresses_open_a_connection(mode: Mode, tmp_path: Path) -> None:
+    """A TCP door for an ACL that wants a token could never open, and that is said."""
+    told = _told(tmp_path, TCP.format(delay="tcp-request inspect-delay 1s"), {"mode": mode})
+    about = f"frontend door sends check-tcp for the ACL wiki, whose mode is {mode.value}: "
+    can = mode in (Mode.GRANT, Mode.IP)
+    assert told == ([] if can else [f"{about}only grant or ip can be asked so"])
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_only_sessions_end(mode: Mode, tmp_path: Path) -> None:
+    """A logout is of use where there are sessions, and needs to say which."""
+    web = WEB.format(group="logout")
+    about = f"backend gate sends logout for the ACL wiki, whose mode is {mode.value}"
+    if mode is not Mode.SESSION:
+        assert _told(tmp_path, web, {"mode": mode}) == [f"{about}: only session can be asked so"]
+        return
+    assert _told(tmp_path, web, {"mode": mode}) == []
+    told = _told(tmp_path, web, {"mode": mode}, logout=["acl"])
+    assert told == [f"{about}, without its arguments session"]
+
+
+@pytest.mark.parametrize(
+    ("delay", "told"),
+    [
+        ("tcp-request inspect-delay 101ms", []),
+        (
+            "tcp-request inspect-delay 100ms",
+            ["`tcp-request inspect-delay` of frontend door is 100 ms, " + TOO_SHORT],
+        ),
+        (
+            "",
+            ["frontend door has no `tcp-request inspect-delay`: it would turn everybody away"],
+        ),
+    ],
+)
+def test_a_door_must_wait_for_the_agent(delay: str, told: list[str], tmp_path: Path) -> None:
+    """HAProxy waits no longer than its inspect-delay, which must exceed `timeout processing`."""
+    assert _told(tmp_path, TCP.format(delay=delay), {"mode": "ip"}) == told
+
+
+def test_http_needs_no_inspect_delay(tmp_path: Path) -> None:
+    """`http-request send-spoe-group` waits by itself."""
+    assert _told(tmp_path, WEB.format(group="check-http"), {"mode": "ip"}) == []
+
+
+def test_a_door_for_an_unknown_acl_is_told(tmp_path: Path) -> None:
+    """What a TCP door asks for must be configured, as with HTTP."""
+    text = TCP.format(delay="tcp-request inspect-delay 1s").replace("wiki", "mail")
+    assert _told(tmp_path, text, {}) == [
+        "a gate asks for the ACL mail, which is not configured: unknown_acl, 503"
+    ]
+
+
+def test_a_group_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    """Messages that are none of ours are another agent's."""
+    assert _told(tmp_path, WEB.format(group="other"), {"mode": "session"}) == []

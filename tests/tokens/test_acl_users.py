@@ -1,0 +1,308 @@
+"""The users of docs/redis-contract.md: each can do its job, and nothing else."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+from redis.crc import key_slot
+from redis.exceptions import NoPermissionError
+
+from tests.support.asking import Asker
+from tests.support.redis import RedisServer
+from tests.support.topologies import RunningCluster, running_cluster
+from tokens.admin import Admin
+from tokens.audit import Journal
+from tokens.auditlog import Trail, Wanted
+from tokens.block import Blocker
+from tokens.gate import Gate
+from tokens.granter import Granter
+from tokens.issue import Issuer, connect
+from tokens.outcome import Check, Outcome
+from tokens.question import Reply
+from tokens.record import Keys
+from tokens.revoke import Revoker
+from tokens.rule import AclRule, Mode
+from tokens.token import digest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "redis-contract.md").read_text()
+CLIENT = bytes((192, 0, 2, 7))
+
+Login = Callable[[str], redis.Redis]
+
+
+def lines(language: str) -> list[str]:
+    """Return the page's lines that make users."""
+    (block,) = re.findall(rf"^```{re.escape(language)}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return block.splitlines()
+
+
+LINES = {"7.0": lines("redis"), "6.2": [*lines("redis-6.2"), *lines("redis")[1:]]}
+
+
+def run(client: redis.Redis, *command: object) -> Reply:
+    reply: Reply = client.execute_command(*command)  # type: ignore[no-untyped-call]
+    return reply
+
+
+@pytest.fixture(params=LINES)
+def server(request: pytest.FixtureRequest, start_redis: Callable[..., RedisServer]) -> RedisServer:
+    """Give a server that has the three users."""
+    server = start_redis()
+    with server.client() as client:
+        for line in LINES[request.param]:
+            run(client, *line.split())
+    return server
+
+
+def opened(server: RedisServer, user: str) -> redis.Redis:
+    return redis.Redis(
+        unix_socket_path=server.socket, username=user, password=f"{user}-password", protocol=2
+    )
+
+
+@pytest.fixture
+def login(server: RedisServer) -> Iterator[Login]:
+    """Give what opens a client of one of the users."""
+    with ExitStack() as stack:
+        yield lambda user: stack.enter_context(opened(server, user))
+
+
+class Agent:
+    """What a worker sends in the life of tokens, as its own user, one batch after the other."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._asker = Asker(client)
+        self._greet(client, Keys().fence)
+        rules = {
+            "strict": AclRule(),
+            "idle": AclRule(Mode.SESSION, session_idle_ms=60_000),
+            "lasting": AclRule(Mode.SESSION),
+            "tcp": AclRule(Mode.GRANT),
+        }
+        self._gate = Gate(rules, Keys(), 80, Journal(Keys().audit, 1000))
+
+    def judge(
+        self, acl: str, token: str = "", session: bytes = b"", *, is_logout: bool = False
+    ) -> tuple[Outcome, bytes]:
+        """Judge one request; return the outcome, and the id of a session that was opened."""
+        check = Check(
+            acl=acl.encode(),
+            token=token.encode(),
+            host=b"wiki.example",
+            method=b"GET",
+            path=b"/",
+            nonce=b"",
+            source=CLIENT,
+            room_bytes=8000,
+            session=session,
+            via=b"query",
+        )
+        refusal = self._gate.look_logout(check) if is_logout else self._gate.look(check)
+        assert refusal is None
+        judgement = self._asker.run(self._gate.judge([check]))
+        (decision,) = judgement.decisions
+        if judgement.openings:
+            opened = self._gate.open([opening for _, opening in judgement.openings], 0.0)
+            (decision,) = self._asker.run(opened).decisions
+        notes = self._asker.answer(self._gate.take_notes(0.0))
+        assert not any(isinstance(reply, Exception) for reply in notes), notes
+        return decision.outcome, decision.session
+
+    def _greet(self, client: redis.Redis, key: bytes) -> None:
+        for command in (
+            *(("SELECT", 0), ("TIME",), ("ECHO", "x"), ("PING",)),
+            *(("HSETNX", key, "x", 1), ("HSET", key, "x", 2), ("HGET", key, "x")),
+            *(("HLEN", key), ("HGETALL", key), ("HDEL", key, "x")),
+        ):
+            run(client, *command)
+
+
+def test_each_does_its_part(login: Login) -> None:
+    """Tokens are issued, consumed, and open sessions and grants; an admin sees and ends them."""
+    issuer = Issuer(login("issuer"), audit=True)
+    agent = Agent(login("agent"))
+    admin = Admin(login("admin"), by="root")
+
+    def token(acl: str) -> str:
+        issued = issuer.issue("user1", acl, 60, groups=["staff"])
+        assert issued.is_audited
+        return issued.token
+
+    used = token("strict")
+    assert agent.judge("strict", used) == (Outcome.OK, b"")
+    assert agent.judge("strict", used) == (Outcome.REPLAYED, b"")
+    for acl in ("idle", "lasting"):
+        outcome, session = agent.judge(acl, token(acl))
+        assert outcome is Outcome.OK
+        assert agent.judge(acl, session=session)[0] is Outcome.SESSION
+        assert agent.judge(acl, session=session, is_logout=True)[0] is Outcome.LOGGED_OUT
+        assert agent.judge(acl, session=session)[0] is Outcome.SESSION_EXPIRED
+    assert agent.judge("tcp", token("tcp"))[0] is Outcome.OK
+    assert agent.judge("tcp")[0] is Outcome.GRANT
+
+    granter = Granter(admin)
+    granter.grant("tcp", "198.51.100.0/24", "user2", 60)
+    assert {one.user for one in granter.grants()} == {"user1", "user2"}
+    revoker = Revoker(admin)
+    _, session = agent.judge("lasting", token("lasting"))
+    unused = token("strict")
+    assert revoker.revoke_user("user1").total == 2
+    assert agent.judge("lasting", session=session)[0] is Outcome.SESSION_EXPIRED
+    assert agent.judge("strict", unused)[0] is Outcome.REVOKED
+    assert agent.judge("tcp")[0] is Outcome.NO_GRANT
+
+    trail = Trail(Keys().audit, print)
+    told = [event.facts["event"] for event in trail.past(login("admin"), Wanted())]
+    assert {"issued", "consumed", "replayed", "session", "logout", "grant", "granted"} <= set(told)
+    assert "revoked" in told
+
+
+def test_an_admin_has_all_commands(login: Login) -> None:
+    """No way of revoking, blocking, granting or reading the audit lacks a permission."""
+    client = login("admin")
+    admin = Admin(client, by="root", replicas=0)
+    token = Issuer(login("issuer")).issue("user1", "strict", 60)
+    agent = Agent(login("agent"))
+    _, session = agent.judge("idle", Issuer(login("issuer")).issue("user1", "idle", 60).token)
+    revoker, blocker, granter = Revoker(admin), Blocker(admin), Granter(admin)
+    assert revoker.revoke_kid(token.kid).tokens == 1
+    assert revoker.revoke_token(token.token.encode()).tokens == 0
+    assert revoker.revoke_session(session).sessions == 1
+    assert revoker.revoke_sid("0" * 12).sessions == 0
+    granter.grant("tcp", "192.0.2.7", "user1", 60)
+    assert revoker.end_grant("192.0.2.7").grants == 1
+    revoker.revoke_group("staff")
+    revoker.revoke_acl("idle")
+    revoker.revoke_all()
+    _, kept = blocker.block("192.0.2.7", 60)
+    assert kept.is_audited
+    assert [block.member for block in blocker.blocks()] == ["192.0.2.7"]
+    assert blocker.unblock("192.0.2.7")[0]
+    trail = Trail(Keys().audit, print)
+    assert trail.wait(client, Wanted())
+    assert trail.latest(client, Wanted(), 1)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RunningCluster]:
+    """Run a cluster where the three users have what the page adds for one."""
+    (more,) = re.findall(r"In a cluster all three also need `(.*)`", PAGE)
+    with running_cluster() as cluster:
+        for node in cluster.primaries:
+            with node.client() as client:
+                for line in LINES["7.0"]:
+                    run(client, *line.split(), *more.split())
+        yield cluster
+
+
+def test_each_finds_its_way_in_a_cluster(cluster: RunningCluster) -> None:
+    """Issuer and admin reach every node of a cluster, also for a slot that is on its way."""
+    with connect(cluster.url.replace("//", "//issuer:issuer-password@")) as client:
+        issuer = Issuer(client, audit=True)
+        slot = key_slot(Keys().audit)
+        owner = cluster.owner(slot)
+        other = next(node for node in cluster.primaries if node is not owner)
+        for _ in cluster.move(slot, other):
+            assert issuer.issue("user1", "strict", 60).is_audited
+    with connect(cluster.url.replace("//", "//admin:admin-password@")) as client:
+        admin = Admin(client, by="root")
+        Granter(admin).grant("tcp", "192.0.2.7", "user1", 60)
+        assert Revoker(admin).revoke_user("user1").grants == 1
+
+
+NOBODY = [
+    *("FLUSHALL", "CONFIG GET *", "ACL LIST", "KEYS *", "MONITOR", "SHUTDOWN NOSAVE"),
+    *("GET other", "SET other x", "PUBLISH other x", "SUBSCRIBE other", "EVAL return(1) 1 other"),
+    *("REPLICAOF NO ONE", "FUNCTION LIST", "SCRIPT FLUSH", "CLIENT LIST", "CLUSTER RESET", "SAVE"),
+]
+
+
+@pytest.mark.parametrize("command", NOBODY)
+@pytest.mark.parametrize("user", ["issuer", "agent", "admin"])
+def test_nobody_does_what_is_not_theirs(login: Login, user: str, command: str) -> None:
+    """None of the three reaches other keys or channels, or runs the server."""
+    with pytest.raises(NoPermissionError):
+        run(login(user), *command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("GET {}", "GETDEL {}", "DEL {}", "UNLINK {}", "EXPIRE {} 1", "PTTL {}", "TYPE {}"),
+        *("SET kat:cut x", "SET kat:s:0 x", "SET kat:grants:{{a}} x", "SCAN 0", "RANDOMKEY"),
+        *("XRANGE kat:audit - +", "XTRIM kat:audit MAXLEN 0", "XADD kat:cut * e x"),
+        *("EVAL return(1) 0", "INFO", "PUBLISH kat:grants tcp", "SUBSCRIBE kat:grants"),
+    ],
+)
+def test_an_issuer_only_issues(login: Login, command: str) -> None:
+    """It cannot read a token, delete one, revoke, grant, or read what happened."""
+    issuer = login("issuer")
+    token = Issuer(issuer).issue("user1", "strict", 60).token
+    key = Keys().token(digest(token.encode())).decode()
+    with pytest.raises(NoPermissionError):
+        run(issuer, *command.format(key).split())
+
+
+@pytest.mark.parametrize("command", ["XRANGE kat:audit - +", "XREAD STREAMS kat:audit 0", "SCAN 0"])
+def test_an_agent_looks_nothing_up(login: Login, command: str) -> None:
+    """It sees only what it can name, and cannot read what happened."""
+    with pytest.raises(NoPermissionError):
+        run(login("agent"), *command.split())
+
+
+@pytest.mark.parametrize(
+    "command", ["SET kat:t:0 x EX 60 NX", "SETEX kat:t:0 60 x", "RESTORE x 0 x"]
+)
+def test_an_admin_does_not_issue(login: Login, command: str) -> None:
+    """Who takes back gives out nothing."""
+    with pytest.raises(NoPermissionError):
+        run(login("admin"), *command.split())
+
+
+@pytest.mark.parametrize(("version", "is_refused"), [("7.0", True), ("6.2", False)])
+def test_reading_by_writing(
+    start_redis: Callable[..., RedisServer],
+    version: str,
+    is_refused: bool,  # noqa: FBT001 - a column of cases
+) -> None:
+    """SET ... GET shows an issuer a record only where keys cannot be write-only."""
+    server = start_redis()
+    with server.client() as client, opened(server, "issuer") as as_issuer:
+        run(client, *LINES[version][0].split())
+        client.set("kat:t:0", "a record", ex=60)
+        as_issuer.response_callbacks.clear()  # they would take the record for a yes
+        command = ("SET", "kat:t:0", "x", "EX", "60", "GET")
+        if is_refused:
+            with pytest.raises(NoPermissionError):
+                run(as_issuer, *command)
+        else:
+            assert run(as_issuer, *command) == b"a record"
+
+
+# What only the other verbs of a script use, and what needs no permission.
+_OTHERS = {"AUTH", "ZCOUNT", "UNLINK"}
+_OFF_THE_HOT_WAY = {
+    *("admin", "nodes", "revoke", "granter", "block", "auditlog", "permission", "facts", "client"),
+    *("issue", "order"),
+}
+
+
+def test_an_agent_has_what_its_code_says(client: redis.Redis) -> None:
+    """Each command in the code of the hot way is the agent's, and it has no other."""
+    known = {name.upper() for name in client.command()}
+    used: set[str] = set()
+    for path in (ROOT / "tokens").iterdir():
+        if path.suffix == ".py" and path.stem not in _OFF_THE_HOT_WAY:
+            used |= set(re.findall(r'b"([A-Z]{3,})"', path.read_text())) & known
+    for name in ("redeem", "cut", "grant", "touch"):
+        script = (ROOT / "tokens" / f"{name}.lua").read_text()
+        used |= set(re.findall(r"redis[._]p?call\('([A-Z]+)'", script))
+    (line,) = (line for line in LINES["7.0"] if " agent " in line)
+    granted = {word.partition("|")[0] for word in re.findall(r"\+(\S+)", line.upper())}
+    of_clusters = {"ASKING", "CLUSTER"}
+    assert used - granted - of_clusters == _OTHERS
+    assert granted - used == {"PING"}, "asked by `kat check`"

@@ -1,0 +1,63 @@
+"""Who is in the cluster, as any of its nodes tells it: through `redis`, and off the hot way."""
+
+import random
+from collections.abc import Iterable
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from tokens.client import finish
+from tokens.slots import SlotRange, hosts, read_slots
+from tokens.tls import TlsFiles, client_options
+from tokens.url import ClusterUrl, Host
+from tokens.wire import StoreUnavailable
+
+# A node that is silent is passed over: the others know as well.
+_LONGEST_ANSWER_S = 0.3
+
+
+class Discovery:
+    """Asks the nodes that are known, in another order each time: one of them may be mistaken."""
+
+    # `redis.asyncio.RedisCluster` reads the same answer, but slot by slot: that stops the loop of
+    # a worker for 5 ms, and it wants permission for COMMAND, too.
+
+    def __init__(self, url: ClusterUrl, tls: TlsFiles) -> None:
+        self._seeds = url.seeds
+        self._known = list(url.seeds)
+        user, password = url.login
+        self._settings = {
+            "username": user,
+            "password": password,
+            "protocol": 2,  # in RESP 3 the password travels in HELLO
+            "socket_timeout": _LONGEST_ANSWER_S,
+            "socket_connect_timeout": _LONGEST_ANSWER_S,
+            **(client_options(tls) if url.is_tls else {}),
+        }
+
+    async def slots(self, unreachable: Iterable[Host] = ()) -> list[SlotRange]:
+        """Return who has which slots. Raises StoreUnavailable when nobody tells.
+
+        Those which are known to be unreachable are asked last.
+        """
+        last = set(unreachable)
+        random.shuffle(self._known)
+        fault = StoreUnavailable("connect", "no node of the cluster is known")
+        for host in sorted(self._known, key=last.__contains__):
+            try:
+                ranges = await finish(self._ask(host))
+            except (RedisError, OSError, ValueError) as error:
+                fault = StoreUnavailable("connect", f"{host} does not name the cluster: {error}")
+            else:
+                self._known = list(dict.fromkeys([*hosts(ranges), *self._seeds]))
+                return ranges
+        raise fault
+
+    async def _ask(self, host: Host) -> list[SlotRange]:
+        retry = Retry(NoBackoff(), 0)
+        async with Redis(host=host.name, port=host.port, retry=retry, **self._settings) as client:  # type: ignore[arg-type]
+            # As two words: as one, `redis` would read the answer, and differently in each release.
+            reply = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+            return read_slots(reply, host)

@@ -1,0 +1,196 @@
+"""What the proofs of a request are worth, once Redis has shown them: a yes, or why not. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from tokens.address import candidates
+from tokens.audit import Journal
+from tokens.cut import Cut
+from tokens.opening import Consumed, Opening, open_address, open_session
+from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, Check, Decision, Outcome
+from tokens.question import Question, Reply
+from tokens.record import BadRecord, Keys, read_identity
+from tokens.redeem import Answer, ReplyMismatch
+from tokens.rule import AclRule, Mode
+from tokens.session import judge_session, sid_of
+from tokens.sessionrecord import Session, read_session
+
+_REFUSALS = {
+    outcome.reason: outcome
+    for outcome in Outcome
+    if outcome.verdict == b"denied"
+    and outcome not in {Outcome.MALFORMED, Outcome.REVOKED, Outcome.BLOCKED}
+}
+"""What redeem.lua may answer besides the moment of issue and `store_error`."""
+
+T = TypeVar("T")
+
+
+class Found:
+    """What Redis knows about each check of a batch, in parallel lists. None: nothing, not asked."""
+
+    __slots__ = ("answers", "blocked", "checks", "digests", "ends", "raws")
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        self.checks = checks
+        self.answers: list[Answer | None] = [None] * len(checks)
+        self.raws: list[Reply] = [None] * len(checks)
+        self.digests: list[bytes] = [b""] * len(checks)
+        self.ends: list[float | Exception] = [0.0] * len(checks)
+        self.blocked: set[int] = set()
+        """Whose tokens were left whole because of a block, which may end at any moment."""
+
+    def which(self, needs: int, *, without: frozenset[int] = frozenset()) -> list[int]:
+        """Return the places of the checks that need one of these."""
+        return [
+            at for at, check in enumerate(self.checks) if check.needs & needs and at not in without
+        ]
+
+    def fill(self, column: list[T], places: Sequence[int], values: Sequence[T]) -> None:
+        for at, value in zip(places, values, strict=True):
+            column[at] = value
+
+
+class Judge:
+    """Decides by what was found, by Redis's clock, and by what has been revoked."""
+
+    def __init__(self, rules: Mapping[bytes, AclRule], keys: Keys, journal: Journal) -> None:
+        self._rules = rules
+        self._keys = keys
+        self._journal = journal
+        self.cut = Cut()
+        self.now_ms = 0
+        self.notes: list[Question] = []
+        """Writes that nobody waits for."""
+
+    def decide(self, found: Found, at: int, faults: set[str]) -> Decision:
+        """Take the first proof that says yes; without one, the first that says why not."""
+        check = found.checks[at]
+        if at in found.blocked or (self.cut.has_blocks and self.is_blocked(check)):
+            return self.refuse(check, Decision(Outcome.BLOCKED))
+        refusal = None
+        if answer := found.answers[at]:
+            refusal = self._decide_token(check, answer, faults)
+            if refusal.outcome is Outcome.OK:
+                return refusal
+        if (raw := found.raws[at]) is not None:
+            decision = self._decide_session(check, raw, found.digests[at], faults)
+            if decision.outcome is Outcome.SESSION:
+                return decision
+            refusal = refusal or decision
+        if check.needs & GRANT:
+            end = found.ends[at]
+            if isinstance(end, Exception):
+                return self._unreadable(check, end, faults)
+            if end > self.now_ms and not check.needs & AFTER_GRANT:
+                return Decision(Outcome.GRANT)
+        return refusal or Decision(check.refusal)
+
+    def _decide_token(self, check: Check, answer: Answer, faults: set[str]) -> Decision:
+        kid, code, detail = answer
+        if type(detail) is not bytes:
+            raise ReplyMismatch(f"no detail for kid {kid.decode()}")
+        if type(code) is int:
+            return self._decide_consumed(check, kid, code, detail)
+        if code == b"store_error":
+            faults.add(detail.decode("ascii", "replace"))
+            return Decision(Outcome.STORE_UNAVAILABLE, kid)
+        if code == b"unknown" and self.cut.names_token(kid):
+            return self.refuse(check, Decision(Outcome.REVOKED, kid))
+        if code == b"replayed":
+            self._journal.add(b"replayed", check, kid, b"", detail)
+            return Decision(Outcome.REPLAYED, kid)
+        if type(code) is not bytes or code not in _REFUSALS:
+            raise ReplyMismatch(f"a code that redeem.lua does not have for kid {kid.decode()}")
+        return self.refuse(check, Decision(_REFUSALS[code], kid))
+
+    def _decide_consumed(self, check: Check, kid: bytes, issued_ms: int, raw: bytes) -> Decision:
+        """Say yes, if the record reads strictly and its user stands. Redis judged all the rest."""
+        try:
+            user, groups = read_identity(raw)
+        except BadRecord:
+            return self.refuse(check, Decision(Outcome.BAD_RECORD, kid))
+        decision = Decision(Outcome.OK, kid, user, groups)
+        if self.is_revoked(check, decision, issued_ms):
+            return self.refuse(check, Decision(Outcome.REVOKED, kid, user))
+        self._journal.add(b"consumed", check, kid, user)
+        return decision
+
+    def _decide_session(
+        self, check: Check, raw: Reply, digest: bytes, faults: set[str]
+    ) -> Decision:
+        if isinstance(raw, Exception):
+            return self._unreadable(check, raw, faults)
+        if type(raw) is not bytes:
+            raise ReplyMismatch("no record of a session")
+        try:
+            session = read_session(raw)
+        except BadRecord:
+            return self.refuse(check, Decision(Outcome.BAD_RECORD))
+        # Its own name, so that no visitor is ever given the session of a neighbour.
+        if session.sid != sid_of(digest):
+            raise ReplyMismatch(f"another session than {sid_of(digest).decode()}")
+        if check.needs & LOGOUT:
+            return self._decide_logout(check, session, digest)
+        outcome = judge_session(session, check, self._rules[check.acl], self.now_ms)
+        decision = Decision(outcome, session.kid, session.user, session.groups)
+        if outcome is Outcome.SESSION:
+            if self.is_revoked(check, decision, session.issued_ms):
+                decision.outcome = Outcome.REVOKED
+            elif len(session.user) + len(session.groups) > check.room_bytes:
+                decision.outcome = Outcome.BAD_RECORD  # no answer could say whose it is
+            else:
+                return decision
+        return self.refuse(check, decision)
+
+    def _decide_logout(self, check: Check, session: Session, digest: bytes) -> Decision:
+        """Take a session that is gone already off its user's list, too."""
+        index = self._keys.sub(session.user)
+        self.notes.append(Question(index, (b"ZREM", index, b"s:" + digest)))
+        self._journal.add(b"logout", check, session.kid, session.user)
+        return Decision(Outcome.LOGGED_OUT, session.kid, session.user)
+
+    def _unreadable(self, check: Check, fault: Exception, faults: set[str]) -> Decision:
+        """Judge an error in place of a session or a grant: one key's own, or the store's."""
+        if str(fault).startswith("WRONGTYPE"):
+            return self.refuse(check, Decision(Outcome.BAD_RECORD))
+        faults.add(fault_text(fault))
+        return Decision(Outcome.STORE_UNAVAILABLE)
+
+    def refuse(self, check: Check, decision: Decision) -> Decision:
+        """Note a refusal for the audit, but for what is nobody's mistake: a session's end."""
+        if decision.outcome is not Outcome.SESSION_EXPIRED:
+            reason = decision.outcome.reason
+            self._journal.add(b"refused", check, decision.kid, decision.user, reason)
+        return decision
+
+    def opening(self, found: Found, at: int, decision: Decision) -> Opening | None:
+        """Say what a consumed token opens."""
+        check, answer = found.checks[at], found.answers[at]
+        rule = self._rules[check.acl]
+        if rule.mode not in {Mode.SESSION, Mode.GRANT}:
+            return None
+        assert answer is not None
+        _, issued_ms, raw = answer
+        assert isinstance(issued_ms, int)
+        assert isinstance(raw, bytes)
+        consumed = Consumed(check, rule, decision, issued_ms, raw, self.now_ms)
+        if rule.mode is Mode.GRANT:
+            return open_address(consumed, self._keys)
+        return open_session(consumed, self._keys)
+
+    def is_revoked(self, check: Check, decision: Decision, issued_ms: int) -> bool:
+        return not self.cut.is_empty and self.cut.is_revoked(
+            check.acl, decision.kid, decision.user, decision.groups, issued_ms
+        )
+
+    def is_blocked(self, check: Check) -> bool:
+        return self.blocked_until_ms(check) > self.now_ms
+
+    def blocked_until_ms(self, check: Check) -> float:
+        return self.cut.blocked_until(candidates(check.source))
+
+
+def fault_text(fault: Exception) -> str:
+    """Word an error reply without the arguments that Redis may echo."""
+    return str(fault).partition(", with args")[0]

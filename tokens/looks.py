@@ -1,0 +1,92 @@
+"""What each mode wants of a request, before Redis is asked anything. Pure.
+
+Each look at a check returns its refusal, or None: then `needs` says what Redis must be asked, and
+`refusal` what the answer is if nothing there says yes.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from tokens.address import candidates, is_loopback, is_unspecified
+from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Outcome
+from tokens.rule import Mode
+from tokens.session import is_session_id
+from tokens.sessionrecord import MAX_HOST_BYTES
+from tokens.token import is_well_formed
+
+
+def _strict(check: Check) -> Outcome | None:
+    if not check.token:
+        return Outcome.MISSING
+    if not is_well_formed(check.token):
+        return Outcome.MALFORMED
+    check.needs = TOKEN
+    return None
+
+
+def _session(check: Check) -> Outcome | None:
+    """Take a token before a session: a refused one is no harm to a session that stands."""
+    if len(check.host) > MAX_HOST_BYTES:
+        return Outcome.WRONG_HOST
+    needs, refusal = 0, Outcome.MISSING
+    if check.session:
+        refusal = Outcome.SESSION_EXPIRED
+        if is_session_id(check.session):
+            needs = SESSION
+    if check.token:
+        refusal = Outcome.MALFORMED
+        if is_well_formed(check.token):
+            needs |= TOKEN
+    check.needs, check.refusal = needs, refusal
+    return None if needs else refusal
+
+
+def _grant(check: Check) -> Outcome | None:
+    """Take a token before a grant: it may open the address for longer."""
+    check.needs, check.refusal = GRANT, Outcome.NO_GRANT
+    if check.token:
+        if not is_well_formed(check.token):
+            check.refusal = Outcome.MALFORMED
+        elif not _is_grantable(check.source):
+            # Behind a proxy that hides its clients, 127.0.0.1 is everybody.
+            check.refusal = Outcome.WRONG_SRC
+        else:
+            check.needs = GRANT | TOKEN
+    return None
+
+
+@lru_cache(4096)
+def _is_grantable(source: bytes) -> bool:
+    address = candidates(source).partition(b" ")[0].decode()
+    return address != "" and not is_loopback(address) and not is_unspecified(address)
+
+
+def _ip(check: Check) -> Outcome | None:
+    check.needs, check.refusal = GRANT, Outcome.NO_GRANT
+    return None
+
+
+def _ip_token(check: Check) -> Outcome | None:
+    """Take the token only once the grant is known to stand: else it stays whole."""
+    refusal = _strict(check)
+    if refusal is None:
+        check.needs, check.refusal = GRANT | TOKEN | AFTER_GRANT, Outcome.NO_GRANT
+    return refusal
+
+
+def look_logout(check: Check) -> Outcome | None:
+    """Take the session of a visitor who wants to leave."""
+    if not is_session_id(check.session):
+        return Outcome.LOGGED_OUT
+    check.needs, check.refusal = LOGOUT, Outcome.LOGGED_OUT
+    return None
+
+
+LOOKS: Final[dict[Mode, Callable[[Check], Outcome | None]]] = {
+    Mode.STRICT: _strict,
+    Mode.SESSION: _session,
+    Mode.GRANT: _grant,
+    Mode.IP: _ip,
+    Mode.IP_TOKEN: _ip_token,
+}

@@ -1,0 +1,127 @@
+"""What a consumed token opens: a session, or the client's address. Pure.
+
+Written after the consume and before the answer. What is listed for its user is written first: a
+crash in between costs a login, never a session that nobody sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from tokens.address import candidates
+from tokens.grant import open_grant, write_end
+from tokens.outcome import Check, Decision
+from tokens.question import Question, Reply
+from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys, read_record
+from tokens.rule import AclRule
+from tokens.session import (
+    OPENING_WAYS,
+    mint_session,
+    opened_idle_ms,
+    opened_ttl_ms,
+    session_digest,
+    sid_of,
+)
+from tokens.sessionrecord import Only, Session, write_session
+
+_INDEX_TTL_S = max(MAX_SESSION_TTL_S, MAX_GRANT_TTL_S)
+
+
+@dataclass(slots=True)
+class Opening:
+    """What is about to be opened, and for whom."""
+
+    what: bytes
+    """`session` or `grant`."""
+    check: Check
+    decision: Decision
+    """The answer when it is open."""
+    issued_ms: int
+    """When its token was: a revocation between the two reaches what it opened."""
+    questions: list[Question]
+    undo: Question
+
+    def is_open(self, replies: Sequence[Reply]) -> bool:
+        return not any(isinstance(reply, Exception) or reply is None for reply in replies)
+
+
+class Consumed(NamedTuple):
+    """A token that Redis has just consumed for a request, and the yes that it is worth."""
+
+    check: Check
+    rule: AclRule
+    decision: Decision
+    issued_ms: int
+    raw: bytes
+    now_ms: int
+
+
+def open_session(consumed: Consumed, keys: Keys) -> Opening | None:
+    """Open a session, unless the token came in a header or forbids one."""
+    check, rule, decision, issued_ms, raw, now_ms = consumed
+    record = read_record(raw)
+    if check.via not in OPENING_WAYS or record.session is False:
+        return None
+    lies_idle_ms = opened_idle_ms(record, rule)
+    session_id = mint_session(lies_idle_ms)
+    digest = session_digest(session_id)
+    ttl_ms = opened_ttl_ms(record, rule)
+    session = Session(
+        user=decision.user,
+        groups=decision.groups,
+        acl=check.acl,
+        host=check.host,
+        src=_address(check),
+        issued_ms=issued_ms,
+        expires_ms=now_ms + ttl_ms,
+        kid=decision.kid,
+        sid=sid_of(digest),
+        only=Only.of(record),
+    )
+    key = keys.session(digest)
+    lasts_ms = min(ttl_ms, lies_idle_ms or ttl_ms)
+    return Opening(
+        what=b"session",
+        check=check,
+        decision=replace(decision, session=session_id),
+        issued_ms=issued_ms,
+        questions=[
+            *_listed(keys.sub(decision.user), b"s:" + digest, session.expires_ms, now_ms),
+            Question(key, (b"SET", key, write_session(session), b"PX", lasts_ms)),
+        ],
+        undo=Question(key, (b"DEL", key)),
+    )
+
+
+def open_address(consumed: Consumed, keys: Keys) -> Opening:
+    """Open the client's address for as long as the ACL grants one."""
+    check, rule, decision, issued_ms, _, now_ms = consumed
+    member = _address(check)
+    ends_ms = now_ms + rule.grant_ttl_ms
+    key = keys.grants(check.acl)
+    by = b"kid:" + decision.kid  # revoking the token ends what it opened
+    return Opening(
+        what=b"grant",
+        check=check,
+        decision=decision,
+        issued_ms=issued_ms,
+        questions=[
+            *_listed(keys.sub(decision.user), b"g:%b %b" % (check.acl, member), ends_ms, now_ms),
+            open_grant(keys, check.acl, member, decision.user, by, rule.grant_ttl_ms),
+        ],
+        # Only what this token opened: the same user, or another one, may have opened it before.
+        undo=Question(key, write_end(keys, check.acl, b"by", by, [member])),
+    )
+
+
+def _address(check: Check) -> bytes:
+    return candidates(check.source).partition(b" ")[0]
+
+
+def _listed(index: bytes, member: bytes, expires_ms: int, now_ms: int) -> list[Question]:
+    """List it under its user, and trim what is over there."""
+    return [
+        Question(index, (b"ZADD", index, expires_ms, member)),
+        Question(index, (b"ZREMRANGEBYSCORE", index, b"-inf", now_ms)),
+        Question(index, (b"EXPIRE", index, _INDEX_TTL_S)),
+    ]

@@ -1,0 +1,34 @@
+"""What Redis is asked, and what it answers: the words between policy and connections. Pure."""
+
+from dataclasses import dataclass
+
+Reply = None | int | bytes | list["Reply"] | Exception
+"""What Redis answers to one command; its error replies are values here."""
+
+Command = tuple[bytes | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """From when on a server is known to have forgotten nothing (Unix ms), and its identity."""
+
+    replid: bytes
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One command, and the key by which a cluster finds the node that answers it.
+
+    A command with a `tail` is written for one server: between `head` and `tail` stand its
+    master_replid and its fence, which only the connection knows.
+    """
+
+    key: bytes
+    head: Command
+    tail: Command = ()
+
+    def write(self, fence: Fence) -> Command:
+        if not self.tail:
+            return self.head
+        return (*self.head, fence.replid, fence.since_ms, *self.tail)

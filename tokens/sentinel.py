@@ -1,0 +1,117 @@
+"""Where the primary is just now, as Sentinels tell it.
+
+They are asked before every attempt to connect, and every second besides: after a failover in good
+order the old primary goes on for ten seconds, as if nothing had happened. What they say may be old,
+too: the greeting refuses a server that is no primary, and they are asked anew.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from tokens.client import finish
+from tokens.place import Place
+from tokens.primary import Primary
+from tokens.question import Question
+from tokens.tls import TlsFiles, client_context, client_options
+from tokens.url import Host, SentinelUrl
+from tokens.wire import Settle, StoreUnavailable
+
+# A Sentinel that is silent is passed over. All of them, and the greeting that follows, must fit
+# into one attempt to connect, of 2 s.
+_LONGEST_ANSWER_S = 0.3
+_LONGEST_ROUND_S = 1.2
+
+_ASK_INTERVAL_S = 1.0
+
+
+class Sentinels:
+    """Asks one Sentinel after the other; the one that knew last time comes first."""
+
+    def __init__(self, url: SentinelUrl, tls: TlsFiles) -> None:
+        """Look at the TLS files now, once: raises ValueError when they cannot be used."""
+        self._url = url
+        self._ssl = client_context(tls) if url.is_tls else None
+        self._located: Place | None = None
+        answer_s = min(_LONGEST_ANSWER_S, _LONGEST_ROUND_S / len(url.sentinels))
+        user, password = url.sentinel_login
+        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            url.sentinels,
+            sentinel_kwargs={
+                "username": user,
+                "password": password,
+                "protocol": 2,  # in RESP 3 the password travels in HELLO
+                "socket_timeout": answer_s,
+                "socket_connect_timeout": answer_s,
+                "retry": Retry(NoBackoff(), 0),
+                **(client_options(tls) if url.is_tls else {}),
+            },
+        )
+
+    async def locate(self) -> Place:
+        """Name the primary. Raises StoreUnavailable when nobody knows one that is up."""
+        self._located = await self._ask()
+        return self._located
+
+    async def is_elsewhere(self) -> bool:
+        """Whether the primary is not any more where it was located last."""
+        with suppress(StoreUnavailable):
+            return await self._ask() != self._located
+        return False
+
+    async def close(self) -> None:
+        """Leave the Sentinels; they may be asked again."""
+        for client in self._sentinel.sentinels:
+            await client.aclose()
+
+    async def _ask(self) -> Place:
+        try:
+            name, port = await finish(self._sentinel.discover_master(self._url.service))
+        except MasterNotFoundError:
+            # Not its words: they quote the settings of connections.
+            raise StoreUnavailable("connect", f"nobody names a primary of {self._url}") from None
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable("connect", f"a Sentinel refuses: {error}") from None
+        return self._url.place(Host(name, port), self._ssl)
+
+
+class WatchedPrimary:
+    """The store that Sentinels lead to."""
+
+    def __init__(self, sentinels: Sentinels, primary: Primary) -> None:
+        """Take a primary that is located by these Sentinels."""
+        self._sentinels = sentinels
+        self._primary = primary
+        self.distrust = primary.distrust
+
+    def execute(
+        self,
+        questions: Sequence[Question],
+        settle: Settle,
+        give_up_at: float,
+        *,
+        is_repeatable: bool = True,
+    ) -> None:
+        self._primary.execute(questions, settle, give_up_at, is_repeatable=is_repeatable)
+
+    async def run(self) -> None:
+        """Keep a connection to whichever server is the primary."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._primary.run()
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await self._sentinels.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_ASK_INTERVAL_S)
+            if await self._sentinels.is_elsewhere():
+                self._primary.distrust("readonly", "the Sentinels name another primary")
