@@ -24,6 +24,9 @@ class Told(NamedTuple):
     user: str
     session: str
 
+    def __repr__(self) -> str:
+        return f"<{self.reason} {self.user}>"  # a test that fails shows no cookies
+
     @classmethod
     def read(cls, actions: bytes) -> Self:
         return cls(*(_value(actions, name) for name in ("reason", "user", "session")))
