@@ -12,13 +12,13 @@ from typing import Final
 import redis
 
 from bench.corpus import CLIENTS, GROUPS, HOST, Issued, chunks, client_address
-from tokens import grant
 from tokens.address import candidates
 from tokens.audit import FIELD
-from tokens.grant import open_grant
+from tokens.policy import grant
+from tokens.policy.grant import open_grant
+from tokens.policy.session import mint_session, session_digest, sid_of
+from tokens.policy.sessionrecord import Session, write_session
 from tokens.record import Keys
-from tokens.session import mint_session, session_digest, sid_of
-from tokens.sessionrecord import Session, write_session
 
 SESSION_TTL_MS = 8 * 3600 * 1000
 IDLE_MS = 1800 * 1000

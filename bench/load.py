@@ -20,7 +20,7 @@ from bench.frames import (
 )
 from bench.scenario import Case, Proof
 from spoa.spop.codec import Address, Value
-from tokens.session import is_session_id
+from tokens.policy.session import is_session_id
 
 PATHS = 64
 

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--seconds", type=_positive, default=1.0, help="length of a round, about")
+    add("--seconds", type=_positive, default=0.8, help="length of a round, about")
     add("--rounds", type=_count, default=5, help="rounds of each kind; the table has medians")
     add("--connections", type=_count, default=16, help="SPOP connections")
     add("--in-flight", type=_count, default=20, help="requests in flight on each; HAProxy has 20")

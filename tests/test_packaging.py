@@ -57,7 +57,8 @@ def test_the_wheel_holds_every_file_of_its_packages(wheel: list[str]) -> None:
     """An installed `kat demo` finds the HAProxy files, pages and scripts of the checkout."""
     ours = {str(p.relative_to(ROOT)) for p in files() if p.relative_to(ROOT).parts[0] in PACKAGES}
     assert ours - set(wheel) == set()
-    assert {"haproxy/haproxy.cfg", "haproxy/kat.spoe.conf", "tokens/redeem.lua"} <= set(wheel)
+    needed = {"haproxy/haproxy.cfg", "haproxy/kat.spoe.conf", "tokens/policy/redeem.lua"}
+    assert needed <= set(wheel)
     assert "tokens/py.typed" in wheel, "type checkers of other services look for it"
 
 

@@ -17,7 +17,9 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from tokens.audit import MAX_ENTRIES
-from tokens.client import (
+from tokens.order import Bindings, Desk, Issued, Order, Texts, word_record
+from tokens.record import BadRecord, Keys, SessionTerms
+from tokens.store.client import (
     SYSTEM_CAS,
     TIMEOUT_S,
     AsyncClient,
@@ -25,9 +27,7 @@ from tokens.client import (
     open_async_client,
     open_client,
 )
-from tokens.order import Bindings, Desk, Issued, Order, Texts, word_record
-from tokens.record import BadRecord, Keys, SessionTerms
-from tokens.tls import TlsFiles
+from tokens.store.tls import TlsFiles
 
 __all__ = [
     "AsyncClient",
@@ -57,7 +57,7 @@ class NotIssued(Exception):
 def connect(url: str, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = TIMEOUT_S) -> Client:
     """Make a client that sends no command twice. Close it when done.
 
-    The URL's forms stand in tokens/url.py: redis, rediss, unix, redis+sentinel, redis+cluster.
+    tokens/store/url.py has the forms of URLs: redis, rediss, unix, redis+sentinel, redis+cluster.
     Raises ValueError for one, or for TLS files, that cannot be used; redis.RedisError when a
     cluster, which is asked for its nodes at once, does not answer.
     """

@@ -6,7 +6,7 @@ from itertools import product
 from spoa.check.haproxyfile import HaproxyFacts, Proxy
 from spoa.config.acl import Acl
 from spoa.config.model import Config
-from tokens.rule import Bind, Mode
+from tokens.policy.rule import Bind, Mode
 
 _NEEDS: Mapping[str, Mapping[Mode, tuple[str, ...]]] = {
     "check-http": {

@@ -15,10 +15,10 @@ from spoa.config.endpoint import Endpoint, UnixEndpoint, parse_tcp
 from spoa.config.model import Config
 from spoa.listen import ListenError, bind
 from spoa.supervisor.embedded import EmbeddedError, find_binary, ping
-from tokens.client import StoreFault, connect
-from tokens.facts import describe_store
-from tokens.permission import may_append
+from tokens.admin.facts import describe_store
+from tokens.admin.permission import may_append
 from tokens.record import Keys
+from tokens.store.client import StoreFault, connect
 
 
 class Level(StrEnum):

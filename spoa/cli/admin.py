@@ -15,7 +15,7 @@ from spoa.cli.settings import FAILURE, USAGE, fail
 
 if TYPE_CHECKING:
     from spoa.config.model import Config
-    from tokens.admin import Admin, Kept
+    from tokens.admin.admin import Admin, Kept
 
 # A Redis has a handful; a thousand is a typing error.
 _MAX_REPLICAS = 1000
@@ -35,7 +35,7 @@ WaitMs = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 WAIT_MS = 1000
-"""As long as tokens.admin waits; said here for --help, which does not load redis."""
+"""As long as tokens.admin.admin waits; said here for --help, which does not load redis."""
 
 _SHOWN_CHARS = 80
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
@@ -46,9 +46,9 @@ def acting(
     settings: "Config", *, replicas: int | None = None, wait_ms: int = WAIT_MS
 ) -> Iterator["Admin"]:
     """Give an admin at work. What goes wrong is a sentence, and the end."""
-    from tokens.admin import Admin  # noqa: PLC0415 - see load_or_exit
-    from tokens.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415
-    from tokens.tls import TlsFiles  # noqa: PLC0415
+    from tokens.admin.admin import Admin  # noqa: PLC0415 - see load_or_exit
+    from tokens.store.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415
+    from tokens.store.tls import TlsFiles  # noqa: PLC0415
 
     store, audit = settings.store, settings.audit
     tls = TlsFiles(store.ca_file, store.cert_file, store.key_file)

@@ -25,8 +25,8 @@ from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from tokens.auditlog import Event, Trail, Wanted
-    from tokens.client import Client
+    from tokens.admin.auditlog import Event, Trail, Wanted
+    from tokens.store.client import Client
 
     Reach = Callable[[], AbstractContextManager[Client]]
 
@@ -64,9 +64,9 @@ def audit(
     """Print what happened, oldest first."""
     settings = load_or_exit(config)
 
-    from tokens.auditlog import Trail, Wanted  # noqa: PLC0415 - see load_or_exit
-    from tokens.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415
+    from tokens.admin.auditlog import Trail, Wanted  # noqa: PLC0415 - see load_or_exit
     from tokens.record import Keys  # noqa: PLC0415
+    from tokens.store.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415
 
     if follow and until is not None:
         fail("--follow has no end: leave --until out", code=USAGE)
@@ -126,7 +126,7 @@ def _say(sentence: str) -> None:
 
 def _follow(reach: "Reach", trail: "Trail", wanted: "Wanted", screen: _Screen) -> NoReturn:
     """Print what happens until somebody ends it; a Redis that is away is waited for."""
-    from tokens.client import StoreFault  # noqa: PLC0415 - see load_or_exit
+    from tokens.store.client import StoreFault  # noqa: PLC0415 - see load_or_exit
 
     said = ""
     while True:

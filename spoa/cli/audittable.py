@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tokens.auditlog import Event
+    from tokens.admin.auditlog import Event
 
 # With the time they fill a terminal of 80. Nothing is ever cut: who was refused, and why, is what
 # somebody looks for; what is longer moves the rest of its line.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from spoa.cli.settings import USAGE, fail
 
 if TYPE_CHECKING:
-    from tokens.auditlog import Network
+    from tokens.admin.auditlog import Network
 
 Moment = Callable[[int], int]
 """Takes the time by Redis's clock, which wrote the times of the stream. Both in ms."""

@@ -9,8 +9,8 @@ from spoa.cli import admin
 from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
 
 if TYPE_CHECKING:
-    from tokens.admin import Kept
-    from tokens.block import Block, Blocker
+    from tokens.admin.admin import Kept
+    from tokens.admin.block import Block, Blocker
 
 
 def block(
@@ -38,7 +38,7 @@ def block(
     ttl_s = None if duration is None else admin.seconds(duration)
     settings = load_or_exit(config)
 
-    from tokens.block import Blocker  # noqa: PLC0415 - see load_or_exit
+    from tokens.admin.block import Blocker  # noqa: PLC0415 - see load_or_exit
 
     with admin.acting(settings, replicas=replicas, wait_ms=wait_ms) as who:
         blocker = Blocker(who)
@@ -54,7 +54,7 @@ def block(
 
 
 def _lift(blocker: "Blocker", address: str, *, as_json: bool) -> "Kept":
-    from tokens.grant import networks_around  # noqa: PLC0415 - see load_or_exit
+    from tokens.policy.grant import networks_around  # noqa: PLC0415 - see load_or_exit
 
     was_blocked, kept = blocker.unblock(address)
     if as_json:

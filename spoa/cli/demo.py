@@ -23,7 +23,7 @@ def demo(
     from spoa.demo.place import find_place  # noqa: PLC0415
     from spoa.demo.play import play  # noqa: PLC0415
     from spoa.demo.programs import DemoError, Ended  # noqa: PLC0415
-    from tokens.client import StoreFault  # noqa: PLC0415
+    from tokens.store.client import StoreFault  # noqa: PLC0415
 
     # A flag, not an exception: nothing that was started is ever forgotten half-way.
     ended = Event()

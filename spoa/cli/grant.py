@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spoa.config.model import Config
-    from tokens.granter import Grant, Granted
+    from tokens.admin.granter import Grant, Granted
 
 _Text = str | None
 
@@ -45,7 +45,7 @@ def grant(
     ttl_s = admin.seconds(duration)
     settings = load_or_exit(config)
 
-    from tokens.granter import Granter  # noqa: PLC0415 - see load_or_exit
+    from tokens.admin.granter import Granter  # noqa: PLC0415 - see load_or_exit
 
     with admin.acting(settings) as who:
         granted = Granter(who).grant(acl, address, user, ttl_s)
@@ -57,7 +57,7 @@ def grant(
 def _listed(acl: str | None, config: "Path | None") -> "list[Grant]":
     settings = load_or_exit(config)
 
-    from tokens.granter import Granter  # noqa: PLC0415 - see load_or_exit
+    from tokens.admin.granter import Granter  # noqa: PLC0415 - see load_or_exit
 
     with admin.acting(settings) as who:
         return Granter(who).grants(acl)

@@ -44,9 +44,9 @@ def issue(
     """Issue one token and print it, and nothing else."""
     settings = load_or_exit(config)
 
-    from tokens.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415 - see load_or_exit
     from tokens.issue import Issuer, NotIssued  # noqa: PLC0415
-    from tokens.tls import TlsFiles  # noqa: PLC0415
+    from tokens.store.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415 - see load_or_exit
+    from tokens.store.tls import TlsFiles  # noqa: PLC0415
 
     store, audit = settings.store, settings.audit
     tls = TlsFiles(store.ca_file, store.cert_file, store.key_file)

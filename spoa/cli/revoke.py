@@ -12,8 +12,8 @@ from spoa.cli.secret import read_secret
 from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
 
 if TYPE_CHECKING:
-    from tokens.admin import Admin
-    from tokens.revoke import Revoked, Revoker
+    from tokens.admin.admin import Admin
+    from tokens.admin.revoke import Revoked, Revoker
 
 _Text = str | None
 _Act = Callable[["Revoker"], "Revoked"]
@@ -122,9 +122,9 @@ def _act(selector: str, name: str, acl: str | None) -> _Act:
 def _revoke(
     who: "Admin", act: _Act, grant: str | None, acl: str | None
 ) -> tuple["Revoked", list[str]]:
-    from tokens.grant import networks_around  # noqa: PLC0415 - see load_or_exit
-    from tokens.granter import Granter  # noqa: PLC0415
-    from tokens.revoke import Revoker  # noqa: PLC0415
+    from tokens.admin.granter import Granter  # noqa: PLC0415
+    from tokens.admin.revoke import Revoker  # noqa: PLC0415
+    from tokens.policy.grant import networks_around  # noqa: PLC0415 - see load_or_exit
 
     done = act(Revoker(who))
     around = networks_around(grant) if grant is not None else frozenset()
@@ -146,7 +146,7 @@ def _token() -> bytes:
 
 
 def _session_id() -> bytes:
-    from tokens.session import is_session_id  # noqa: PLC0415 - see load_or_exit
+    from tokens.policy.session import is_session_id  # noqa: PLC0415 - see load_or_exit
 
     session_id = read_secret("Session id")
     if not is_session_id(session_id):

@@ -6,8 +6,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from spoa.config.duration import parse_duration, write_duration
 from spoa.config.section import Section
+from tokens.policy.rule import AclRule, Bind, Mode
 from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S
-from tokens.rule import AclRule, Bind, Mode
 
 
 def _duration(value: object) -> int:

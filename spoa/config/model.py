@@ -17,7 +17,7 @@ from spoa.config.endpoint import MAX_UNIX_PATH_BYTES, Endpoint, UnixEndpoint, pa
 from spoa.config.places import default_run_dir, default_state_dir
 from spoa.config.section import Section, absolute
 from spoa.config.sections import Audit, Limits, Listen, Log, Store
-from tokens.rule import AclRule
+from tokens.policy.rule import AclRule
 
 AclName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 

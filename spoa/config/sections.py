@@ -20,8 +20,8 @@ from spoa.config.endpoint import TcpEndpoint, parse_endpoint, parse_tcp
 from spoa.config.section import Section, absolute
 from spoa.config.storeurl import EMBEDDED, check_store_url
 from spoa.spop.constants import DEFAULT_MAX_FRAME_BYTES, MIN_MAX_FRAME_BYTES
-from tokens.tls import TlsFiles
-from tokens.url import parse_store_url
+from tokens.store.tls import TlsFiles
+from tokens.store.url import parse_store_url
 
 # One worker per core is the most that helps; 512 is more cores than HAProxy uses threads for.
 MAX_WORKERS = 512

@@ -2,7 +2,7 @@
 
 import re
 
-from tokens.url import FORMS, NoStoreUrl, parse_store_url
+from tokens.store.url import FORMS, NoStoreUrl, parse_store_url
 
 EMBEDDED = "embedded"
 HIDDEN = "***"

@@ -11,9 +11,9 @@ from threading import Event
 from spoa.config.endpoint import Endpoint
 from spoa.demo.place import NO_FILE, Place
 from spoa.demo.programs import Program, address_of, listen
-from tokens.client import connect
 from tokens.issue import Issuer
 from tokens.record import Keys
+from tokens.store.client import connect
 from tokens.token import digest
 
 USER = "user1"

@@ -24,13 +24,13 @@ from spoa.spop.codec import Notify
 from spoa.worker.answers import Answers
 from spoa.worker.batch import Batch, Flight, Link
 from spoa.worker.requests import LOGOUT, Requests
-from tokens.gate import Gate, Judgement, Unanswered
-from tokens.opening import Opening
 from tokens.outcome import Check, Decision, Outcome
+from tokens.policy.gate import Gate, Judgement, Unanswered
+from tokens.policy.opening import Opening
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL, ReplyMismatch
 from tokens.question import Reply
-from tokens.redeem import MAX_TOKENS_PER_CALL, ReplyMismatch
-from tokens.store import Store
-from tokens.wire import StoreUnavailable, error_kind
+from tokens.store.store import Store
+from tokens.store.wire import StoreUnavailable, error_kind
 
 # A batch that fills one script call need not wait for the end of the turn: Redis works while we
 # read on. A smaller one waits, so that other connections may still join it: leaving at 32 costs 5 %

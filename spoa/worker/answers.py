@@ -10,8 +10,8 @@ from functools import lru_cache
 from spoa.spop.codec import Value, encode_ack, encode_set_var, encode_string
 from spoa.spop.constants import DataType, Scope
 from tokens.outcome import Decision, Outcome
+from tokens.policy.session import mint_session
 from tokens.record import MAX_SESSION_TTL_S
-from tokens.session import mint_session
 from tokens.token import KID_CHARS
 
 RETRY_AFTER_S = 1

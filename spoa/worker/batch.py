@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from spoa.worker.age import AgeGauge
-from tokens.gate import Asking, Judgement
-from tokens.opening import Opening
 from tokens.outcome import Check
+from tokens.policy.gate import Asking, Judgement
+from tokens.policy.opening import Opening
 
 
 class Link(Protocol):

@@ -25,13 +25,13 @@ from spoa.worker.answers import Answers
 from spoa.worker.auditlog import AuditLog
 from spoa.worker.storewatch import StoreWatch
 from spoa.worker.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
-from tokens import cut, grant, proofs, redeem
 from tokens.audit import Journal
-from tokens.gate import Gate
+from tokens.policy import cut, grant, proofs, redeem
+from tokens.policy.gate import Gate
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL
 from tokens.record import Keys
-from tokens.redeem import MAX_TOKENS_PER_CALL
-from tokens.store import Store, StoreSettings, open_store
-from tokens.url import keys_per_call, parse_store_url
+from tokens.store.store import Store, StoreSettings, open_store
+from tokens.store.url import keys_per_call, parse_store_url
 
 BOOT_FAILURE = 3
 """Exit code: this worker cannot start, and another attempt would not help."""

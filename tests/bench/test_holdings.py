@@ -18,9 +18,9 @@ from bench.holdings import (
 from bench.servers import private_redis
 from tokens.address import candidates
 from tokens.audit import entry
-from tokens.rule import AclRule
-from tokens.session import idle_ms, session_digest
-from tokens.sessionrecord import read_session
+from tokens.policy.rule import AclRule
+from tokens.policy.session import idle_ms, session_digest
+from tokens.policy.sessionrecord import read_session
 
 
 def key(token: Issued) -> bytes:

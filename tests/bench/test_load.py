@@ -17,7 +17,7 @@ from bench.scenario import Proof, Scenario
 from haproxy import FILES
 from spoa.spop.codec import Value, decode_notify, encode_ack, encode_set_var
 from spoa.spop.constants import Scope
-from tokens.session import mint_session
+from tokens.policy.session import mint_session
 
 CONSUMED = Scenario.CONSUME.case
 REPLAYED = Scenario.REPLAY.case

@@ -3,7 +3,7 @@ import pytest
 from bench.holdings import IDLE_MS
 from bench.scenario import ACLS, WITHOUT_AUDIT, Proof, Scenario
 from spoa.config.file import load
-from tokens.rule import Mode
+from tokens.policy.rule import Mode
 
 _MODES = {
     Scenario.IP_TOKEN: Mode.IP_TOKEN,

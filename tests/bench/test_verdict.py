@@ -11,7 +11,7 @@ from bench.scenario import Scenario
 from bench.servers import Server, private_redis
 from bench.verdict import verify
 from tokens.audit import entry
-from tokens.session import session_digest
+from tokens.policy.session import session_digest
 
 Wrong = dict[str, int]
 

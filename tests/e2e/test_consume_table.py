@@ -17,10 +17,10 @@ from tests.support.haproxy import fresh_source, running
 from tests.support.leaks import assert_no_leaks
 from tests.support.redis import running_redis
 from tests.support.redis_proxy import RedisProxy, Step
-from tokens.admin import Admin
-from tokens.block import Blocker
+from tokens.admin.admin import Admin
+from tokens.admin.block import Blocker
+from tokens.admin.revoke import Revoker
 from tokens.record import Keys
-from tokens.revoke import Revoker
 from tokens.token import digest, mint
 
 KEYS = Keys()

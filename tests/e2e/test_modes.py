@@ -17,13 +17,13 @@ from tests.e2e.scene import PATIENCE, Agent, Gate, Visit, until
 from tests.support.application import Application
 from tests.support.haproxy import complaints, running
 from tests.support.leaks import assert_no_leaks
-from tokens.admin import Admin
-from tokens.block import Blocker
-from tokens.granter import Granter
+from tokens.admin.admin import Admin
+from tokens.admin.block import Blocker
+from tokens.admin.granter import Granter
+from tokens.admin.revoke import Revoker
 from tokens.issue import SessionTerms
+from tokens.policy.session import session_digest
 from tokens.record import Keys
-from tokens.revoke import Revoker
-from tokens.session import session_digest
 from tokens.token import digest, kid, mint
 
 HERE = Path(__file__).parent

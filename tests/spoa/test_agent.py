@@ -42,10 +42,10 @@ from tests.support.spop_client import (
     logout,
     now_ms,
 )
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL
 from tokens.question import Question, Reply
-from tokens.redeem import MAX_TOKENS_PER_CALL
+from tokens.store.wire import StoreUnavailable
 from tokens.token import digest, mint
-from tokens.wire import StoreUnavailable
 
 # --- The batch of the turn -----------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from spoa.check.agreement import disagreements
 from spoa.check.haproxyfile import read_haproxy_files
 from spoa.config.acl import Acl
 from spoa.config.model import Config
-from tokens.rule import Mode
+from tokens.policy.rule import Mode
 
 SPOE = """
 spoe-agent kat

@@ -9,7 +9,7 @@ from spoa.worker.answers import MAX_IDS_BYTES, Answers
 from tests.support import frames
 from tests.support.spop_client import Answer, read_answer
 from tokens.outcome import Decision, Outcome
-from tokens.session import mint_session
+from tokens.policy.session import mint_session
 
 LONGEST_ACL = "a" * 64
 LONGEST_IDS = frames.ids(2**64 - 1, 2**64 - 1)

@@ -15,7 +15,7 @@ from spoa.config.acl import Acl
 from spoa.config.model import Config
 from spoa.config.sections import Audit, Limits, Listen, Store
 from tests.support.redis import RedisServer
-from tokens.rule import Mode
+from tokens.policy.rule import Mode
 
 
 def _config(place: Path, url: str = "redis://127.0.0.1:1", **sections: object) -> Config:

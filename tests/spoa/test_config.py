@@ -12,7 +12,7 @@ from spoa.config.acl import Acl
 from spoa.config.endpoint import TcpEndpoint, UnixEndpoint
 from spoa.config.model import Config
 from spoa.config.sections import Limits, Listen, Store
-from tokens.rule import Mode
+from tokens.policy.rule import Mode
 
 
 def test_every_key_has_a_default() -> None:

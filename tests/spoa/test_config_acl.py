@@ -6,8 +6,8 @@ import pytest
 
 from spoa.config.file import ConfigError, load
 from spoa.config.model import Config
+from tokens.policy.rule import AclRule, Bind, Mode
 from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S
-from tokens.rule import AclRule, Bind, Mode
 
 HOUR_MS = 3_600_000
 

@@ -6,7 +6,7 @@ import pytest
 
 from spoa.config.file import ConfigError, load
 from spoa.config.model import Config
-from tokens.tls import TlsFiles
+from tokens.store.tls import TlsFiles
 
 TLS = "rediss://h"
 

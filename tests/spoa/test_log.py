@@ -55,7 +55,7 @@ def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """What is less than the level makes no line, whoever speaks."""
     configure(Log(level=LogLevel.ERROR))
-    for name in ("kat", "tokens.store", "asyncio"):
+    for name in ("kat", "tokens.store.store", "asyncio"):
         logging.getLogger(name).warning("x")
     assert capsys.readouterr().err == ""
 
@@ -63,5 +63,5 @@ def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_store_speaks_the_same_language(capsys: pytest.CaptureFixture[str]) -> None:
     """Lines of `tokens` come once, and in our format."""
     configure(Log())
-    logging.getLogger("tokens.store").warning("Redis is away")
+    logging.getLogger("tokens.store.store").warning("Redis is away")
     assert capsys.readouterr().err.endswith('level=warning msg="Redis is away"\n')

@@ -15,9 +15,9 @@ from tests.support.redis import RedisServer
 from tests.support.redis_proxy import RedisProxy, Step
 from tests.support.running_worker import RunningWorker, running_worker
 from tests.support.spop_client import SpopClient
+from tokens.policy.rule import Mode
+from tokens.policy.session import session_digest
 from tokens.record import Keys
-from tokens.rule import Mode
-from tokens.session import session_digest
 from tokens.token import digest, mint
 
 KEYS = Keys()

@@ -23,8 +23,8 @@ from tests.support.redis_proxy import RedisProxy, Step
 from tests.support.running_worker import LOOPS, RunningWorker, WorkerEnded, running_worker
 from tests.support.spop_client import SpopClient, check_http, notify
 from tokens.issue import Issuer
+from tokens.policy.rule import Mode
 from tokens.record import Keys
-from tokens.rule import Mode
 from tokens.token import mint
 
 PATIENT_MS = 10_000
@@ -255,7 +255,7 @@ def test_a_frozen_redis_is_unavailable_in_time_and_heals(
         assert client.ask(issue(own_redis)).is_ok
         own_redis.process.send_signal(signal.SIGSTOP)
         began = monotonic()
-        while monotonic() - began < 1.5:  # longer than tokens.wire.STALL_S
+        while monotonic() - began < 1.5:  # longer than tokens.store.wire.STALL_S
             asked_at = monotonic()
             answer = client.ask(mint())
             assert answer.reason == "store_unavailable"

@@ -18,16 +18,16 @@ from spoa.worker.answers import Answers
 from tests.support import frames
 from tests.support.asking import Asker
 from tests.support.spop_client import Answer, Argument, check_http, now_ms, read_answer
-from tokens import cut, redeem
 from tokens.audit import Journal
-from tokens.gate import Asking, Gate
-from tokens.opening import Opening
 from tokens.outcome import Check
+from tokens.policy import cut, redeem
+from tokens.policy.gate import Asking, Gate
+from tokens.policy.opening import Opening
+from tokens.policy.rule import AclRule, Mode
 from tokens.question import Question, Reply
 from tokens.record import Keys
-from tokens.rule import AclRule, Mode
+from tokens.store.wire import Settle, StoreUnavailable
 from tokens.token import digest, mint
-from tokens.wire import Settle, StoreUnavailable
 
 RECORD = b'{"v":1,"sub":"user1","acl":["demo","wiki","office","vault"],"ttl":60}'
 DEADLINE_MS = 250

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import hiredis
 import redis
 
-from tokens import cut, grant, proofs, redeem
-from tokens.gate import Asking, Judgement
+from tokens.policy import cut, grant, proofs, redeem
+from tokens.policy.gate import Asking, Judgement
 from tokens.question import Fence, Question, Reply
 
 SCRIPTS = (redeem.SCRIPT, cut.SCRIPT, grant.SCRIPT, proofs.SCRIPT)

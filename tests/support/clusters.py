@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from tests.support.eventually import eventually
 from tests.support.ports import Node, running_node, start_node
-from tokens.tls import TlsFiles
+from tokens.store.tls import TlsFiles
 
 # Who is dead is the test's to say; who loses a slot goes on with the others.
 _OF_CLUSTER = (

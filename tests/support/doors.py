@@ -8,13 +8,13 @@ import redis
 
 from tests.support.records import GOOD
 from tests.support.stores import Keeper, Result, Settlement, settled
-from tokens import cut
 from tokens.outcome import Check
+from tokens.policy import cut
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Call, Redeemer, ReplyMismatch, read_answers
 from tokens.question import Reply
 from tokens.record import Keys
-from tokens.redeem import MAX_TOKENS_PER_CALL, Call, Redeemer, ReplyMismatch, read_answers
+from tokens.store.wire import StoreUnavailable, error_kind
 from tokens.token import digest, mint
-from tokens.wire import StoreUnavailable, error_kind
 
 # How long Redis takes a second asking for one. Tests skip time, Redis does not.
 _CLAIM_MS = 60_000

@@ -11,11 +11,11 @@ import redis
 from tests.support.asking import Asker, Steps
 from tests.support.records import GOOD
 from tokens.audit import MAX_ENTRIES, Journal
-from tokens.gate import Gate, Judgement
 from tokens.outcome import Check, Decision, Outcome
+from tokens.policy.gate import Gate, Judgement
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL
+from tokens.policy.rule import AclRule, Mode
 from tokens.record import Keys
-from tokens.redeem import MAX_TOKENS_PER_CALL
-from tokens.rule import AclRule, Mode
 from tokens.token import mint
 
 CLIENT = bytes((192, 0, 2, 7))

@@ -6,8 +6,8 @@ from hashlib import sha256
 from itertools import count
 from typing import Any
 
-from tokens.cut import Cut
-from tokens.grant import write_open
+from tokens.policy.cut import Cut
+from tokens.policy.grant import write_open
 from tokens.record import Keys
 from tokens.token import digest, kid, mint
 

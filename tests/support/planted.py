@@ -12,8 +12,8 @@ from spoa.log import configure
 from spoa.supervisor.service import serve
 from spoa.worker import worker
 from spoa.worker.worker import Order
-from tokens.gate import Asking, Gate
 from tokens.outcome import Check, Outcome
+from tokens.policy.gate import Asking, Gate
 
 TRIGGER = b"/planted-fault"
 """The path of the request that meets the error."""

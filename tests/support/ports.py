@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 
 from tests.support.redis import STOP_DEADLINE_S, RedisServer, running_redis
-from tokens.tls import TlsFiles
+from tokens.store.tls import TlsFiles
 
 ROOT = Path(__file__).parents[2]
 

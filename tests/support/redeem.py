@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from tokens.redeem import SCRIPT
+from tokens.policy.redeem import SCRIPT
 
 CLIENT = "192.0.2.7 192.0.2.0/24 192.0.0.0/16 192.0.0.0/8"
 

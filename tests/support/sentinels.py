@@ -22,7 +22,7 @@ from redis.retry import Retry
 from tests.support.eventually import eventually
 from tests.support.ports import Node, free_port, start_node, tls_settings
 from tests.support.redis import LOOK_AGAIN_S, START_DEADLINE_S, STOP_DEADLINE_S, system_binary
-from tokens.tls import TlsFiles, client_options
+from tokens.store.tls import TlsFiles, client_options
 
 SERVICE = "tokens"
 

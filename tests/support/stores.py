@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeVar
 import uvloop
 
 from tests.support.eventually import DEADLINE_S as PATIENCE_S
-from tokens import cut, redeem
+from tokens.policy import cut, redeem
 from tokens.question import Command, Fence, Question, Reply
 from tokens.record import Keys
-from tokens.store import Store, StoreSettings, open_store
-from tokens.tls import TlsFiles
-from tokens.wire import StoreUnavailable
+from tokens.store.store import Store, StoreSettings, open_store
+from tokens.store.tls import TlsFiles
+from tokens.store.wire import StoreUnavailable
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 T = TypeVar("T")

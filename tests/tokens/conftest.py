@@ -11,7 +11,7 @@ from tests.support.authority import Authority, make_authority
 from tests.support.redis import RedisServer, running_redis
 from tests.support.redis_proxy import RedisProxy
 from tests.support.topologies import RunningCluster, running_cluster, valkey
-from tokens.tls import TlsFiles
+from tokens.store.tls import TlsFiles
 
 # Two shared cores make any single example slow at times: no test judges time.
 settings.register_profile("tokens", deadline=None, suppress_health_check=[HealthCheck.too_slow])

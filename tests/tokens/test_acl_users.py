@@ -13,18 +13,18 @@ from redis.exceptions import NoPermissionError
 from tests.support.asking import Asker
 from tests.support.redis import RedisServer
 from tests.support.topologies import RunningCluster, running_cluster
-from tokens.admin import Admin
+from tokens.admin.admin import Admin
+from tokens.admin.auditlog import Trail, Wanted
+from tokens.admin.block import Blocker
+from tokens.admin.granter import Granter
+from tokens.admin.revoke import Revoker
 from tokens.audit import Journal
-from tokens.auditlog import Trail, Wanted
-from tokens.block import Blocker
-from tokens.gate import Gate
-from tokens.granter import Granter
 from tokens.issue import Issuer, connect
 from tokens.outcome import Check, Outcome
+from tokens.policy.gate import Gate
+from tokens.policy.rule import AclRule, Mode
 from tokens.question import Reply
 from tokens.record import Keys
-from tokens.revoke import Revoker
-from tokens.rule import AclRule, Mode
 from tokens.token import digest
 
 ROOT = Path(__file__).parents[2]
@@ -295,11 +295,11 @@ def test_an_agent_has_what_its_code_says(client: redis.Redis) -> None:
     """Each command in the code of the hot way is the agent's, and it has no other."""
     known = {name.upper() for name in client.command()}
     used: set[str] = set()
-    for path in (ROOT / "tokens").iterdir():
+    for path in (ROOT / "tokens").rglob("*"):
         if path.suffix == ".py" and path.stem not in _OFF_THE_HOT_WAY:
             used |= set(re.findall(r'b"([A-Z]{3,})"', path.read_text())) & known
     for name in ("redeem", "cut", "grant", "touch"):
-        script = (ROOT / "tokens" / f"{name}.lua").read_text()
+        script = (ROOT / "tokens" / "policy" / f"{name}.lua").read_text()
         used |= set(re.findall(r"redis[._]p?call\('([A-Z]+)'", script))
     (line,) = (line for line in LINES["7.0"] if " agent " in line)
     granted = {word.partition("|")[0] for word in re.findall(r"\+(\S+)", line.upper())}

@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from tests.support.redis import RedisServer
-from tokens import auditlog
+from tokens.admin import auditlog
+from tokens.admin.auditlog import PAGE_ENTRIES, Event, Trail, Wanted
 from tokens.audit import entry
-from tokens.auditlog import PAGE_ENTRIES, Event, Trail, Wanted
-from tokens.client import Client, connect
+from tokens.store.client import Client, connect
 
 _KEY = b"kat:audit"
 _ALL = Wanted()

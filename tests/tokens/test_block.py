@@ -4,9 +4,9 @@ import pytest
 import redis
 
 from tests.support.holdings import HOUR_MS, Holdings
-from tokens.admin import Admin
-from tokens.block import MAX_BLOCK_TTL_S, Blocker
-from tokens.nodes import Confirmed
+from tokens.admin.admin import Admin
+from tokens.admin.block import MAX_BLOCK_TTL_S, Blocker
+from tokens.admin.nodes import Confirmed
 from tokens.record import MAX_INTEGER
 
 

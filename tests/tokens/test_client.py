@@ -16,7 +16,7 @@ from tests.support.redis import RedisServer
 from tests.support.redis_proxy import RedisProxy, Step
 from tests.support.topologies import RunningCluster, Watched, running_node, running_sentinels
 from tokens import issue
-from tokens.client import (
+from tokens.store.client import (
     TIMEOUT_S,
     StoreFault,
     StoreUnreachable,
@@ -24,7 +24,7 @@ from tokens.client import (
     open_async_client,
     open_client,
 )
-from tokens.tls import TlsFiles
+from tokens.store.tls import TlsFiles
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_a_wrong_password_is_not_told(start_redis: Callable[..., RedisServer]) -
 
 def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a store that accepts and says nothing."""
-    monkeypatch.setattr("tokens.client.TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tokens.store.client.TIMEOUT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(StoreFault, match="does not answer within"):

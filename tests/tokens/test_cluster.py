@@ -22,10 +22,10 @@ from tests.support.topologies import (
 from tokens.outcome import Check
 from tokens.question import Question
 from tokens.record import Keys
-from tokens.slots import SLOTS, key_slot
-from tokens.tls import TlsFiles
+from tokens.store.slots import SLOTS, key_slot
+from tokens.store.tls import TlsFiles
+from tokens.store.wire import StoreUnavailable
 from tokens.token import digest
-from tokens.wire import StoreUnavailable
 
 FENCE = Keys().fence
 USER = "user1"

@@ -14,18 +14,18 @@ from tests.support.asking import Asker
 from tests.support.records import in_place_of, with_fields
 from tests.support.redeem import Answer, Ask, Redeemer
 from tests.support.redis import RedisServer
-from tokens.admin import Admin
+from tokens.admin.admin import Admin
+from tokens.admin.block import Blocker
+from tokens.admin.granter import Granter
+from tokens.admin.revoke import Revoker
 from tokens.audit import EVENTS, FIELD, Journal, entry
-from tokens.block import Blocker
-from tokens.cut import CLOCK_GRAIN_MS
-from tokens.gate import Gate
-from tokens.granter import Granter
 from tokens.issue import Issued, Issuer
 from tokens.outcome import Check, Outcome
+from tokens.policy.cut import CLOCK_GRAIN_MS
+from tokens.policy.gate import Gate
+from tokens.policy.rule import AclRule, Mode
+from tokens.policy.sessionrecord import read_session
 from tokens.record import BadRecord, Keys, read_record
-from tokens.revoke import Revoker
-from tokens.rule import AclRule, Mode
-from tokens.sessionrecord import read_session
 from tokens.token import digest, is_well_formed
 
 ROOT = Path(__file__).parents[2]
@@ -189,7 +189,7 @@ def test_the_table_of_fields_is_complete() -> None:
 
 def test_the_answers_are_those_of_the_script() -> None:
     """Every answer that redeem.lua can give stands in the page's table."""
-    script = (ROOT / "tokens" / "redeem.lua").read_text()
+    script = (ROOT / "tokens" / "policy" / "redeem.lua").read_text()
     given = set(re.findall(r"return '(\w+)'", script))
     listed = {name for row in table("Consume") for name in names(row)} | {
         f"wrong_{binding}" for binding in ("acl", "host", "method", "path", "src", "nonce")

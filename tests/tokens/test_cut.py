@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tests.support.asking import Asker
 from tests.support.gates import Site
 from tests.support.redis import RedisServer
-from tokens import cut
-from tokens.cut import Cut
+from tokens.policy import cut
+from tokens.policy.cut import Cut
+from tokens.policy.redeem import ReplyMismatch
 from tokens.question import Fence
-from tokens.redeem import ReplyMismatch
 
 StartRedis = Callable[..., RedisServer]
 

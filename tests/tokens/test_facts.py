@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.redis import RedisServer, running_redis
 from tests.support.topologies import RunningCluster, running_node, running_sentinels, valkey
-from tokens.facts import ServerFacts, describe_store
+from tokens.admin.facts import ServerFacts, describe_store
 
 
 def test_a_store_says_what_it_is(redis_server: RedisServer) -> None:

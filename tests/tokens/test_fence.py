@@ -10,9 +10,9 @@ from tests.support.redis import RedisServer
 from tests.support.redis_proxy import RedisProxy
 from tests.support.stores import run, running_store, until
 from tests.support.turns import restarted
-from tokens.fence import MAX_FIELDS, OldClock
-from tokens.greeting import Server
 from tokens.record import MAX_TTL_S, Keys
+from tokens.store.fence import MAX_FIELDS, OldClock
+from tokens.store.greeting import Server
 
 StartRedis = Callable[..., RedisServer]
 FENCE = Keys().fence

@@ -30,7 +30,7 @@ from tests.support.turns import (
 )
 from tokens.issue import Issuer
 from tokens.record import Keys
-from tokens.slots import key_slot
+from tokens.store.slots import key_slot
 from tokens.token import digest, mint
 
 ACCEPTED = ("ok", "ok")

@@ -22,14 +22,14 @@ from tests.support.gates import (
 )
 from tests.support.records import GOOD, MISSPELT, NONCE, with_fields
 from tests.support.redis import RedisServer
-from tokens import redeem
-from tokens.gate import Unanswered
 from tokens.outcome import Check, Decision, Outcome
+from tokens.policy import redeem
+from tokens.policy.gate import Unanswered
+from tokens.policy.redeem import ReplyMismatch
+from tokens.policy.rule import AclRule, Bind, Mode
+from tokens.policy.session import mint_session
+from tokens.policy.sessionrecord import read_session
 from tokens.question import Fence, Reply
-from tokens.redeem import ReplyMismatch
-from tokens.rule import AclRule, Bind, Mode
-from tokens.session import mint_session
-from tokens.sessionrecord import read_session
 from tokens.token import mint
 
 StartRedis = Callable[..., RedisServer]

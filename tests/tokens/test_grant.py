@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.redis import RedisServer
 from tokens.address import candidates
-from tokens.grant import (
+from tokens.policy.grant import (
     SCRIPT,
     SCRIPT_SHA,
     close_grant,

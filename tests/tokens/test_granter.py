@@ -4,8 +4,8 @@ import pytest
 import redis
 
 from tests.support.holdings import HOUR_MS, Holdings
-from tokens.admin import Admin
-from tokens.granter import Granter
+from tokens.admin.admin import Admin
+from tokens.admin.granter import Granter
 from tokens.record import MAX_GRANT_TTL_S, MAX_INTEGER
 
 

@@ -24,11 +24,11 @@ from tests.support.stores import (
     until,
 )
 from tests.support.topologies import running_node
-from tokens.greeting import WHO_ARE_YOU, Server, connect, greet, read_server
-from tokens.line import CONNECT_TIMEOUT_S
-from tokens.place import Place
-from tokens.tls import TlsFiles, client_context
-from tokens.wire import StoreUnavailable
+from tokens.store.greeting import WHO_ARE_YOU, Server, connect, greet, read_server
+from tokens.store.line import CONNECT_TIMEOUT_S
+from tokens.store.place import Place
+from tokens.store.tls import TlsFiles, client_context
+from tokens.store.wire import StoreUnavailable
 
 StartRedis = Callable[..., RedisServer]
 

@@ -14,13 +14,13 @@ from tests.support.gates import CHECK, ELSEWHERE, RULES, coming, returning
 from tests.support.records import ACCEPTED, GOOD, MISSHAPEN, MISSPELT, with_fields
 from tests.support.strategies import records
 from tokens.audit import Journal
-from tokens.cut import Cut
-from tokens.judge import Found, Judge
 from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision, Outcome
+from tokens.policy.cut import Cut
+from tokens.policy.judge import Found, Judge
+from tokens.policy.redeem import Answer, ReplyMismatch
+from tokens.policy.session import mint_session, session_digest
+from tokens.policy.sessionrecord import Session, write_session
 from tokens.record import BadRecord, Keys, Record, read_record, write_record
-from tokens.redeem import Answer, ReplyMismatch
-from tokens.session import mint_session, session_digest
-from tokens.sessionrecord import Session, write_session
 
 KID = b"0123456789ab"
 NOW_MS = 1_760_000_000_000

@@ -26,10 +26,10 @@ from tests.support.stores import (
     store_settings,
     until,
 )
-from tokens.line import AT_ONCE, AT_ONCE_WINDOW_S, REPLACE_INTERVAL_S, SILENCE
 from tokens.question import Question
-from tokens.store import open_store
-from tokens.wire import STALL_S
+from tokens.store.line import AT_ONCE, AT_ONCE_WINDOW_S, REPLACE_INTERVAL_S, SILENCE
+from tokens.store.store import open_store
+from tokens.store.wire import STALL_S
 
 StartRedis = Callable[..., RedisServer]
 SAY = (b"PING", b"here")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.gates import CHECK
-from tokens.looks import LOOKS, look_logout
 from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Outcome
-from tokens.rule import Mode
+from tokens.policy.looks import LOOKS, look_logout
+from tokens.policy.rule import Mode
 from tokens.token import mint
 
 GOOD = mint().encode()

@@ -13,11 +13,11 @@ from redis.retry import Retry
 from tests.support.eventually import eventually
 from tests.support.holdings import Holdings, kid_of, sid_of
 from tests.support.topologies import Node, RunningCluster, running_node
-from tokens.admin import Admin
-from tokens.block import Blocker
-from tokens.granter import Granter
-from tokens.nodes import SCAN_STEP, Confirmed, Nodes
-from tokens.revoke import Revoker
+from tokens.admin.admin import Admin
+from tokens.admin.block import Blocker
+from tokens.admin.granter import Granter
+from tokens.admin.nodes import SCAN_STEP, Confirmed, Nodes
+from tokens.admin.revoke import Revoker
 
 KEY = b"kat:cut"
 QUICK_MS = 1
@@ -102,7 +102,7 @@ def test_a_long_wait_is_no_dead_connection(
     stopped: redis.Redis, replicated: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waiting longer than the client's own time-out ends with a number, not with an error."""
-    monkeypatch.setattr("tokens.nodes._WAIT_STEP_MS", 50)
+    monkeypatch.setattr("tokens.admin.nodes._WAIT_STEP_MS", 50)
     path = replicated[0].server.socket
     once = Retry(NoBackoff(), 0)
     with redis.Redis(unix_socket_path=path, socket_timeout=0.5, retry=once, protocol=2) as client:
@@ -238,7 +238,7 @@ def test_the_clock_that_is_ahead_counts(spread: Holdings, monkeypatch: pytest.Mo
         return (reply[0] + next(ahead), reply[1]) if command == ("TIME",) else reply
 
     now_ms = spread.now_ms()
-    monkeypatch.setattr("tokens.nodes._Link.run", shifted)
+    monkeypatch.setattr("tokens.admin.nodes._Link.run", shifted)
     done = Revoker(Admin(spread.client, by="alice")).revoke_group("staff")
     assert done.cut_ms is not None
     assert done.cut_ms >= now_ms + 2 * hour * 1000

@@ -13,12 +13,12 @@ from tests.support.asking import Asker
 from tests.support.gates import CHECK, CLIENT, digest_of
 from tests.support.records import GOOD
 from tests.support.strategies import records
-from tokens.opening import Consumed, Opening, open_address, open_session
 from tokens.outcome import Check, Decision, Outcome
+from tokens.policy.opening import Consumed, Opening, open_address, open_session
+from tokens.policy.rule import AclRule, Mode
+from tokens.policy.session import is_session_id, session_digest
+from tokens.policy.sessionrecord import Only, read_session
 from tokens.record import MAX_SESSION_TTL_S, Keys, Record, write_record
-from tokens.rule import AclRule, Mode
-from tokens.session import is_session_id, session_digest
-from tokens.sessionrecord import Only, read_session
 
 NOW_MS = 1_760_000_000_000
 ISSUED_MS = NOW_MS - 5000

@@ -22,10 +22,10 @@ from tests.support.stores import (
     skip,
     until,
 )
-from tokens import redeem
-from tokens.line import SILENCE
+from tokens.policy import redeem
 from tokens.question import Fence, Question
-from tokens.wire import StoreUnavailable
+from tokens.store.line import SILENCE
+from tokens.store.wire import StoreUnavailable
 
 StartRedis = Callable[..., RedisServer]
 SAY = (b"PING", b"here")

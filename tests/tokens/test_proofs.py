@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests.support.gates import CHECK, bringing, coming, digest_of, kid_of, returning
 from tests.support.records import GOOD
 from tokens.outcome import LOGOUT, SESSION, Check
-from tokens.proofs import SCRIPT, SHA, Grants, Sessions, Tokens
+from tokens.policy.proofs import SCRIPT, SHA, Grants, Sessions, Tokens
+from tokens.policy.redeem import Redeemer, ReplyMismatch
+from tokens.policy.session import mint_session
 from tokens.record import Keys
-from tokens.redeem import Redeemer, ReplyMismatch
-from tokens.session import mint_session
 from tokens.token import mint
 
 FAULT = redis.ResponseError("LOADING not yet")

@@ -24,11 +24,11 @@ from tests.support.records import ACCEPTED, GOOD, MISSHAPEN, MISSPELT, NONCE, wi
 from tests.support.redeem import CLIENT, Answer, Ask, Redeemer
 from tests.support.redis import RedisServer
 from tests.support.strategies import json_values, records
-from tokens import redeem
 from tokens.outcome import Check
+from tokens.policy import redeem
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Call, ReplyMismatch, read_answers
 from tokens.question import Command, Fence
 from tokens.record import BadRecord, Keys, Record, read_record, write_record
-from tokens.redeem import MAX_TOKENS_PER_CALL, Call, ReplyMismatch, read_answers
 from tokens.token import mint
 
 StartRedis = Callable[..., RedisServer]

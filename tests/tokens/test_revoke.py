@@ -7,12 +7,12 @@ import pytest
 import redis
 
 from tests.support.holdings import HOUR_MS, Holdings, kid_of, sid_of
-from tokens.admin import Admin
-from tokens.revoke import Revoked, Revoker
+from tokens.admin.admin import Admin
+from tokens.admin.revoke import Revoked, Revoker
 from tokens.token import mint
 
 if TYPE_CHECKING:
-    from tokens.cut import Cut
+    from tokens.policy.cut import Cut
 
 Act = Callable[[Revoker], Revoked]
 

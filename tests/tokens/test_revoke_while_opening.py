@@ -8,10 +8,10 @@ import redis
 
 from tests.support.asking import Steps
 from tests.support.gates import Site, bringing, coming, kid_of, returning
-from tokens import nodes
-from tokens.admin import Admin
+from tokens.admin import nodes
+from tokens.admin.admin import Admin
+from tokens.admin.revoke import Revoked, Revoker
 from tokens.outcome import Decision, Outcome
-from tokens.revoke import Revoked, Revoker
 
 Act = Callable[[Revoker, bytes, str], Revoked]
 

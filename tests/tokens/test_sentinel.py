@@ -17,12 +17,12 @@ from tests.support.topologies import (
     running_sentinels,
     valkey,
 )
-from tokens.client import connect
 from tokens.outcome import Check
-from tokens.sentinel import Sentinels
-from tokens.tls import TlsFiles
-from tokens.url import SentinelUrl, parse_store_url
-from tokens.wire import StoreUnavailable
+from tokens.store.client import connect
+from tokens.store.sentinel import Sentinels
+from tokens.store.tls import TlsFiles
+from tokens.store.url import SentinelUrl, parse_store_url
+from tokens.store.wire import StoreUnavailable
 
 USER = "user1"
 

@@ -14,9 +14,8 @@ from tests.support.gates import CHECK
 from tests.support.records import with_fields
 from tests.support.redeem import Ask, Redeemer
 from tokens.outcome import Outcome
-from tokens.record import MAX_INTEGER, MAX_SESSION_TTL_S, Record, SessionTerms
-from tokens.rule import AclRule, Bind, Mode
-from tokens.session import (
+from tokens.policy.rule import AclRule, Bind, Mode
+from tokens.policy.session import (
     idle_ms,
     is_session_id,
     judge_session,
@@ -27,7 +26,8 @@ from tokens.session import (
     session_digest,
     sid_of,
 )
-from tokens.sessionrecord import Only, Session
+from tokens.policy.sessionrecord import Only, Session
+from tokens.record import MAX_INTEGER, MAX_SESSION_TTL_S, Record, SessionTerms
 
 NOW_MS = 1_760_000_000_000
 SESSION = Session(

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.strategies import json_values, records
-from tokens.record import MAX_RECORD_BYTES, BadRecord, Record, write_record
-from tokens.sessionrecord import (
+from tokens.policy.sessionrecord import (
     MAX_HOST_BYTES,
     MAX_SESSION_BYTES,
     Only,
@@ -20,6 +19,7 @@ from tokens.sessionrecord import (
     read_session,
     write_session,
 )
+from tokens.record import MAX_RECORD_BYTES, BadRecord, Record, write_record
 
 SESSION = Session(
     user=b"user1",

@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 from tests.support.asking import Steps
 from tests.support.gates import CLIENT, ELSEWHERE, Site, bringing, digest_of, kid_of
 from tokens.address import candidates
-from tokens.gate import Judgement
 from tokens.outcome import Check, Decision, Outcome
+from tokens.policy.gate import Judgement
 
 AGENTS = 3
 ACLS = ("wiki", "session", "ip-token")

@@ -4,8 +4,17 @@ import pytest
 from hiredis import ReplyError
 
 from tokens.question import Reply
-from tokens.slots import SLOTS, Detour, SlotRange, hosts, key_slot, missing, read_detour, read_slots
-from tokens.url import Host
+from tokens.store.slots import (
+    SLOTS,
+    Detour,
+    SlotRange,
+    hosts,
+    key_slot,
+    missing,
+    read_detour,
+    read_slots,
+)
+from tokens.store.url import Host
 
 A, B, C = Host("10.0.0.1", 7001), Host("10.0.0.2", 7002), Host("::1", 7003)
 TOLD_BY = Host("asked", 7000)

@@ -9,11 +9,11 @@ from tests.support.authority import make_authority
 from tests.support.redis import RedisServer
 from tests.support.stores import Recorder, run, running_store, store_settings
 from tests.support.topologies import running_node
-from tokens.cluster import Cluster
-from tokens.primary import Primary
-from tokens.sentinel import WatchedPrimary
-from tokens.store import open_store
-from tokens.tls import TlsFiles
+from tokens.store.cluster import Cluster
+from tokens.store.primary import Primary
+from tokens.store.sentinel import WatchedPrimary
+from tokens.store.store import open_store
+from tokens.store.tls import TlsFiles
 
 SAY = (b"PING", b"here")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.authority import Authority
-from tokens.tls import TlsFiles, client_context
+from tokens.store.tls import TlsFiles, client_context
 
 
 def test_everything_is_verified(authority: Authority) -> None:

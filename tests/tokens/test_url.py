@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokens.place import Place
-from tokens.url import (
+from tokens.store.place import Place
+from tokens.store.url import (
     ClusterUrl,
     Host,
     Login,

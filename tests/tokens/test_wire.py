@@ -16,7 +16,7 @@ from tests.support.redis import RedisServer
 from tests.support.redis_proxy import RedisProxy, Step
 from tests.support.stores import LOOPS, LoopFactory, Recorder, Settlement, run, settled, skip, until
 from tokens.question import Command, Reply
-from tokens.wire import STALL_S, StoreUnavailable, Wire, error_kind
+from tokens.store.wire import STALL_S, StoreUnavailable, Wire, error_kind
 
 
 @asynccontextmanager

@@ -12,8 +12,8 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Final
 
+from tokens.policy.redeem import ReplyMismatch
 from tokens.question import Question, Reply
-from tokens.redeem import ReplyMismatch
 
 SCRIPT = files(__package__).joinpath("cut.lua").read_bytes()
 SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()

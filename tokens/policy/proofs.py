@@ -12,10 +12,10 @@ from typing import Final
 
 from tokens.address import candidates
 from tokens.outcome import LOGOUT, Check
+from tokens.policy.redeem import Answer, Call, Redeemer, ReplyMismatch, read_answers
+from tokens.policy.session import session_digest
 from tokens.question import Question, Reply
 from tokens.record import Keys
-from tokens.redeem import Answer, Call, Redeemer, ReplyMismatch, read_answers
-from tokens.session import session_digest
 
 SCRIPT: Final = files(__package__).joinpath("touch.lua").read_bytes()
 SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from tokens.question import Reply
-from tokens.url import MAX_PORT, Host
+from tokens.store.url import MAX_PORT, Host
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
 

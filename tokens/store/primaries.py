@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from tokens.clusterfence import ClusterFence, NodeFences
-from tokens.discovery import Discovery
-from tokens.place import Place
-from tokens.primary import Primary
-from tokens.slots import SLOTS, Detour, SlotRange, missing
-from tokens.tls import TlsFiles, client_context
-from tokens.url import ClusterUrl, Host
-from tokens.wire import Observer, StoreUnavailable
+from tokens.store.clusterfence import ClusterFence, NodeFences
+from tokens.store.discovery import Discovery
+from tokens.store.place import Place
+from tokens.store.primary import Primary
+from tokens.store.slots import SLOTS, Detour, SlotRange, missing
+from tokens.store.tls import TlsFiles, client_context
+from tokens.store.url import ClusterUrl, Host
+from tokens.store.wire import Observer, StoreUnavailable
 
 # The nodes are asked who has which slots whenever something points to a change, but not again at
 # once; and now and then, so that a primary without traffic is met, and dated, early.

@@ -18,10 +18,10 @@ from functools import partial
 
 from hiredis import ReplyError
 
-from tokens.fence import Fences
-from tokens.line import SILENCE, Line, Locate
 from tokens.question import Fence, Question, Reply
-from tokens.wire import Observer, Settle, StoreUnavailable, Wire, error_kind
+from tokens.store.fence import Fences
+from tokens.store.line import SILENCE, Line, Locate
+from tokens.store.wire import Observer, Settle, StoreUnavailable, Wire, error_kind
 
 # How often the line is looked at within a silence: so one is noticed after 0.4 to 0.5 of the
 # deadline. One timer for all calls; one for each would cost 0.5 us more.

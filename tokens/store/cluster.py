@@ -17,12 +17,12 @@ from functools import partial
 
 from hiredis import ReplyError
 
-from tokens.primaries import Node, Primaries
 from tokens.question import Question, Reply
-from tokens.slots import key_slot, read_detour
-from tokens.tls import TlsFiles
-from tokens.url import ClusterUrl
-from tokens.wire import Observer, Settle, StoreUnavailable
+from tokens.store.primaries import Node, Primaries
+from tokens.store.slots import key_slot, read_detour
+from tokens.store.tls import TlsFiles
+from tokens.store.url import ClusterUrl
+from tokens.store.wire import Observer, Settle, StoreUnavailable
 
 # A slot that moves back and forth faster than we can follow is not worth more.
 _MAX_DETOURS = 8

@@ -14,9 +14,9 @@ from typing import Final
 
 from tokens.address import candidates
 from tokens.outcome import Check, Outcome
+from tokens.policy.rule import AclRule, Bind
+from tokens.policy.sessionrecord import Only, Session
 from tokens.record import Record
-from tokens.rule import AclRule, Bind
-from tokens.sessionrecord import Only, Session
 from tokens.token import KID_CHARS
 
 OPENING_WAYS: Final = frozenset({b"query", b"form"})

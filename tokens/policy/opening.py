@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tokens.address import candidates
-from tokens.grant import open_grant, write_end
 from tokens.outcome import Check, Decision
-from tokens.question import Question, Reply
-from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys, read_record
-from tokens.rule import AclRule
-from tokens.session import (
+from tokens.policy.grant import open_grant, write_end
+from tokens.policy.rule import AclRule
+from tokens.policy.session import (
     OPENING_WAYS,
     mint_session,
     opened_idle_ms,
@@ -22,7 +20,9 @@ from tokens.session import (
     session_digest,
     sid_of,
 )
-from tokens.sessionrecord import Only, Session, write_session
+from tokens.policy.sessionrecord import Only, Session, write_session
+from tokens.question import Question, Reply
+from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys, read_record
 
 _INDEX_TTL_S = max(MAX_SESSION_TTL_S, MAX_GRANT_TTL_S)
 

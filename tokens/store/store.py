@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tokens.cluster import Cluster
-from tokens.fence import FenceHash
-from tokens.line import Locate
-from tokens.place import Place
-from tokens.primary import Primary
 from tokens.question import Question
-from tokens.sentinel import Sentinels, WatchedPrimary
-from tokens.tls import TlsFiles, client_context
-from tokens.url import ClusterUrl, SentinelUrl, ServerUrl, parse_store_url
-from tokens.wire import Observer, Settle
+from tokens.store.cluster import Cluster
+from tokens.store.fence import FenceHash
+from tokens.store.line import Locate
+from tokens.store.place import Place
+from tokens.store.primary import Primary
+from tokens.store.sentinel import Sentinels, WatchedPrimary
+from tokens.store.tls import TlsFiles, client_context
+from tokens.store.url import ClusterUrl, SentinelUrl, ServerUrl, parse_store_url
+from tokens.store.wire import Observer, Settle
 
 
 class Store(Protocol):

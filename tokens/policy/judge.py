@@ -5,15 +5,15 @@ from typing import TypeVar
 
 from tokens.address import candidates
 from tokens.audit import Journal
-from tokens.cut import Cut
-from tokens.opening import Consumed, Opening, open_address, open_session
 from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, Check, Decision, Outcome
+from tokens.policy.cut import Cut
+from tokens.policy.opening import Consumed, Opening, open_address, open_session
+from tokens.policy.redeem import Answer, ReplyMismatch
+from tokens.policy.rule import AclRule, Mode
+from tokens.policy.session import judge_session, sid_of
+from tokens.policy.sessionrecord import Session, read_session
 from tokens.question import Question, Reply
 from tokens.record import BadRecord, Keys, read_identity
-from tokens.redeem import Answer, ReplyMismatch
-from tokens.rule import AclRule, Mode
-from tokens.session import judge_session, sid_of
-from tokens.sessionrecord import Session, read_session
 
 _REFUSALS = {
     outcome.reason: outcome

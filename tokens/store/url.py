@@ -19,7 +19,7 @@ from ssl import SSLContext
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from tokens.place import Place
+from tokens.store.place import Place
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379

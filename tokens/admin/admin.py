@@ -5,11 +5,11 @@ from typing import Final, NamedTuple
 
 import redis
 
+from tokens.admin.nodes import Confirmed, Nodes, Progress
 from tokens.audit import MAX_ENTRIES, entry
-from tokens.client import Client
-from tokens.nodes import Confirmed, Nodes, Progress
 from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys
 from tokens.spelling import RULES
+from tokens.store.client import Client
 
 WAIT_MS: Final = 1000
 """For replicas: far more than they need, and no time for an admin."""

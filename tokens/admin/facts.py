@@ -6,9 +6,9 @@ import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 
-from tokens.client import SYSTEM_CAS, Client, connect, open_sentinels, spoken
-from tokens.tls import TlsFiles
-from tokens.url import Host, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
+from tokens.store.client import SYSTEM_CAS, Client, connect, open_sentinels, spoken
+from tokens.store.tls import TlsFiles
+from tokens.store.url import Host, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
 
 MIN_VERSION = (6, 2)
 """Redis of the contract. Valkey's INFO tells a redis_version of 7.2 or later."""

@@ -10,9 +10,9 @@ from typing import Final
 
 from tokens.address import candidates, is_loopback, is_unspecified
 from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Outcome
-from tokens.rule import Mode
-from tokens.session import is_session_id
-from tokens.sessionrecord import MAX_HOST_BYTES
+from tokens.policy.rule import Mode
+from tokens.policy.session import is_session_id
+from tokens.policy.sessionrecord import MAX_HOST_BYTES
 from tokens.token import is_well_formed
 
 

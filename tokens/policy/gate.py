@@ -16,18 +16,18 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from tokens import cut
 from tokens.audit import Journal
-from tokens.judge import Found, Judge, fault_text
-from tokens.looks import LOOKS, look_logout
-from tokens.opening import Opening
 from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision, Outcome
-from tokens.proofs import Grants, Sessions, Tokens
+from tokens.policy import cut
+from tokens.policy.judge import Found, Judge, fault_text
+from tokens.policy.looks import LOOKS, look_logout
+from tokens.policy.opening import Opening
+from tokens.policy.proofs import Grants, Sessions, Tokens
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Redeemer
+from tokens.policy.rule import AclRule
+from tokens.policy.session import idle_ms
 from tokens.question import Question, Reply
 from tokens.record import Keys
-from tokens.redeem import MAX_TOKENS_PER_CALL, Redeemer
-from tokens.rule import AclRule
-from tokens.session import idle_ms
 
 
 class Unanswered(Exception):

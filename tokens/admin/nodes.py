@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import AskError, MovedError
 
-from tokens.client import Client
+from tokens.store.client import Client
 
 Progress = Callable[[int, int], None]
 """Told after each step of a search: how many keys were looked at, and of how many."""

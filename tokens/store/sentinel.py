@@ -14,13 +14,13 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from tokens.client import finish
-from tokens.place import Place
-from tokens.primary import Primary
 from tokens.question import Question
-from tokens.tls import TlsFiles, client_context, client_options
-from tokens.url import Host, SentinelUrl
-from tokens.wire import Settle, StoreUnavailable
+from tokens.store.client import finish
+from tokens.store.place import Place
+from tokens.store.primary import Primary
+from tokens.store.tls import TlsFiles, client_context, client_options
+from tokens.store.url import Host, SentinelUrl
+from tokens.store.wire import Settle, StoreUnavailable
 
 # A Sentinel that is silent is passed over. All of them, and the greeting that follows, must fit
 # into one attempt to connect, of 2 s.

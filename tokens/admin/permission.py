@@ -2,7 +2,7 @@
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from tokens.client import Client
+from tokens.store.client import Client
 
 
 def may_append(client: Client, stream: bytes) -> bool:

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from tokens.fence import Fences
-from tokens.greeting import WHO_ARE_YOU, connect, greet, load, read_server
-from tokens.place import Place
 from tokens.question import Fence, Reply
-from tokens.wire import STALL_S, Observer, StoreUnavailable, Wire
+from tokens.store.fence import Fences
+from tokens.store.greeting import WHO_ARE_YOU, connect, greet, load, read_server
+from tokens.store.place import Place
+from tokens.store.wire import STALL_S, Observer, StoreUnavailable, Wire
 
 CONNECT_TIMEOUT_S = 2.0
 """For finding the server, connecting and the greeting together: what needs longer is not there."""

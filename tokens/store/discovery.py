@@ -8,11 +8,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from tokens.client import finish
-from tokens.slots import SlotRange, hosts, read_slots
-from tokens.tls import TlsFiles, client_options
-from tokens.url import ClusterUrl, Host
-from tokens.wire import StoreUnavailable
+from tokens.store.client import finish
+from tokens.store.slots import SlotRange, hosts, read_slots
+from tokens.store.tls import TlsFiles, client_options
+from tokens.store.url import ClusterUrl, Host
+from tokens.store.wire import StoreUnavailable
 
 # A node that is silent is passed over: the others know as well.
 _LONGEST_ANSWER_S = 0.3

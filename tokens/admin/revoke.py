@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tokens.admin import Admin, Kept, check_name
-from tokens.cut import CLOCK_GRAIN_MS
-from tokens.grant import read_member
-from tokens.granter import Granter
+from tokens.admin.admin import Admin, Kept, check_name
+from tokens.admin.granter import Granter
+from tokens.policy.cut import CLOCK_GRAIN_MS
+from tokens.policy.grant import read_member
+from tokens.policy.session import session_digest
+from tokens.policy.sessionrecord import Session, read_session
 from tokens.record import BadRecord
-from tokens.session import session_digest
-from tokens.sessionrecord import Session, read_session
 from tokens.token import KID_CHARS, digest, kid
 
 _DIGEST_CHARS: Final = 64

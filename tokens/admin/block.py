@@ -2,8 +2,8 @@
 
 from typing import Final, NamedTuple
 
-from tokens.admin import Admin, Kept
-from tokens.grant import read_member
+from tokens.admin.admin import Admin, Kept
+from tokens.policy.grant import read_member
 from tokens.record import MAX_INTEGER
 
 MAX_BLOCK_TTL_S: Final = 365 * 86_400

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokens.place import Place
 from tokens.question import Command, Reply
-from tokens.wire import Observer, StoreUnavailable, Wire, raise_refusal
+from tokens.store.place import Place
+from tokens.store.wire import Observer, StoreUnavailable, Wire, raise_refusal
 
 WHO_ARE_YOU: tuple[Command, ...] = ((b"INFO", b"replication"), (b"TIME",))
 """What `read_server` reads the replies to. 3 us of Redis's time."""

@@ -21,8 +21,8 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from tokens.tls import TlsFiles, client_context, client_options
-from tokens.url import ClusterUrl, Login, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
+from tokens.store.tls import TlsFiles, client_context, client_options
+from tokens.store.url import ClusterUrl, Login, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
 
 TIMEOUT_S = 2.0
 """For connecting and for each reply: who waits longer for a store has none."""

@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from tokens.greeting import Server, to_int
 from tokens.question import Fence, Reply
 from tokens.record import MAX_TTL_S
-from tokens.wire import StoreUnavailable, Wire
+from tokens.store.greeting import Server, to_int
+from tokens.store.wire import StoreUnavailable, Wire
 
 MAX_FIELDS: Final = 256
 """A field per restart and promotion. So many are 20 kB, and are read by nobody but the trimming."""

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from tokens.admin import Admin, check_name
-from tokens.grant import read_grantable, read_member, write_end, write_end_of_all, write_open
+from tokens.admin.admin import Admin, check_name
+from tokens.policy.grant import read_grantable, read_member, write_end, write_end_of_all, write_open
 from tokens.record import MAX_GRANT_TTL_S, MAX_INTEGER
 
 _PER_CALL: Final = 100

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from copy import copy
 from functools import partial
 
-from tokens.fence import Ask, OldClock, date_field
-from tokens.greeting import Server, connect, greet, to_int
-from tokens.place import Place
 from tokens.question import Command, Fence, Reply
-from tokens.slots import Detour, read_detour
-from tokens.url import Host
-from tokens.wire import Observer, StoreUnavailable, Wire, raise_refusal
+from tokens.store.fence import Ask, OldClock, date_field
+from tokens.store.greeting import Server, connect, greet, to_int
+from tokens.store.place import Place
+from tokens.store.slots import Detour, read_detour
+from tokens.store.url import Host
+from tokens.store.wire import Observer, StoreUnavailable, Wire, raise_refusal
 
 # From a node that was asked to the one that has the hash it is one step; two while it moves.
 _MAX_STEPS = 4

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final, cast
 
 from tokens.audit import FIELD
-from tokens.client import TIMEOUT_S, Client
+from tokens.store.client import TIMEOUT_S, Client
 
 # An entry of a full batch has 20 kB, so that a page has 3 MB at most, mostly 20 kB.
 PAGE_ENTRIES: Final = 128
