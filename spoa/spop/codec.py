@@ -97,7 +97,20 @@ class Notify:
     messages: Sequence[Message | Shaped]
 
 
-def decode_notify(payload: bytes, templates: Templates | None = None) -> Notify:
+@dataclass(slots=True)
+class ShapedNotify:
+    """The same, with one message that a template has read."""
+
+    ids: bytes
+    template: Template
+    values: list[bytes | int]
+
+    @property
+    def messages(self) -> Sequence[Message | Shaped]:
+        return (Shaped(self.template, self.values),)
+
+
+def decode_notify(payload: bytes, templates: Templates | None = None) -> Notify | ShapedNotify:
     """Decode a NOTIFY from its stream id to its end; with `templates`, by them if it can be.
 
     Raises ProtocolError and nothing else.
@@ -108,7 +121,7 @@ def decode_notify(payload: bytes, templates: Templates | None = None) -> Notify:
     try:
         ids_end = pos = _skip_ids(payload)
         if templates and (shaped := templates.read(payload, pos)):
-            return Notify(payload[:pos], (Shaped(*shaped),))
+            return ShapedNotify(payload[:pos], *shaped)
         while pos < end:
             name, pos = _decode_name(payload, pos)
             count = payload[pos]

@@ -16,6 +16,7 @@ from struct import Struct
 
 from spoa.spop.codec import (
     Notify,
+    ShapedNotify,
     Value,
     decode_kv_list,
     decode_notify,
@@ -115,7 +116,7 @@ class Connection:
         self._unread = b""
         self._outgoing: list[bytes] = []
 
-    def receive_data(self, data: bytes) -> list[Notify]:
+    def receive_data(self, data: bytes) -> list[Notify | ShapedNotify]:
         """Feed what arrived; return the NOTIFYs that it completes, in order.
 
         Empty once the connection is CLOSING: what came in the same read as a DISCONNECT can
@@ -123,7 +124,7 @@ class Connection:
         """
         if self._unread:
             data = self._unread + data
-        notifies: list[Notify] = []
+        notifies: list[Notify | ShapedNotify] = []
         pos = 0
         try:
             pos = self._receive_frames(data, notifies)
@@ -160,7 +161,7 @@ class Connection:
             self._outgoing.append(_encode_disconnect(status, message))
             self._end(EndedBy.AGENT, status, message)
 
-    def _receive_frames(self, data: bytes, notifies: list[Notify]) -> int:
+    def _receive_frames(self, data: bytes, notifies: list[Notify | ShapedNotify]) -> int:
         """Read every whole frame in `data`; return where the first incomplete one starts."""
         pos = 0
         size = len(data)
@@ -189,7 +190,7 @@ class Connection:
         return self.state is State.OPEN and self._partial is None
 
     def _receive_frame(
-        self, number: int, flags: int, payload: bytes, notifies: list[Notify]
+        self, number: int, flags: int, payload: bytes, notifies: list[Notify | ShapedNotify]
     ) -> None:
         """Take any frame but the usual, whole NOTIFY."""
         kind = _FRAME_TYPES.get(number)
@@ -239,7 +240,7 @@ class Connection:
         ids, _ = split_ids(payload)
         self._partial = _Partial(ids, bytearray(payload))
 
-    def _continue_partial(self, flags: int, payload: bytes) -> list[Notify]:
+    def _continue_partial(self, flags: int, payload: bytes) -> list[Notify | ShapedNotify]:
         """Take a further fragment; return the NOTIFY if it was the last one."""
         ids, rest = split_ids(payload)
         partial = self._partial

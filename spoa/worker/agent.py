@@ -20,7 +20,7 @@ from functools import partial
 
 from spoa.config.sections import Limits
 from spoa.counters import WorkerCounters
-from spoa.spop.codec import Notify
+from spoa.spop.codec import Notify, ShapedNotify
 from spoa.worker.answers import Answers
 from spoa.worker.batch import Batch, Flight, Link
 from spoa.worker.requests import LOGOUT, Requests
@@ -70,7 +70,7 @@ class Agent:
         """Wait until nothing is in flight: the deadline at most, if nothing is added."""
         await self._is_idle.wait()
 
-    def receive(self, link: Link, notifies: Sequence[Notify]) -> None:
+    def receive(self, link: Link, notifies: Sequence[Notify | ShapedNotify]) -> None:
         """Take what one connection sent in one read; answer at once what needs no Redis."""
         now = time.monotonic()  # not the loop's time: uvloop's has whole milliseconds
         unix_now = time.time()
@@ -118,7 +118,8 @@ class Agent:
             return
         self._batch = None
         now = time.monotonic()
-        if min(batch.deadlines, default=now) < now or not all(link.is_open for link in batch.links):
+        are_open = all(link.is_open for link in set(batch.links))
+        if not are_open or min(batch.deadlines, default=now) < now:
             batch = self._weed(batch, now)
         if not batch.ids:
             self._rest_if_idle()
@@ -275,9 +276,12 @@ class Agent:
             self._is_idle.set()
 
     def _answer_all(self, batch: Batch, decisions: Sequence[Decision]) -> None:
+        encode = self._answers.encode
         columns = (batch.links, batch.ids, batch.checks, decisions)
         for link, ids, check, decision in zip(*columns, strict=True):
-            self._answer(link, ids, check.acl, decision)
+            link.queue(encode(ids, check.acl, decision))
+        pairs = zip(batch.checks, decisions, strict=True)
+        self._decided.update([(check.acl, decision.outcome.reason) for check, decision in pairs])
         self._finish(set(batch.links), batch.started_at, len(batch.ids))
 
     def _answer(self, link: Link, ids: bytes, acl: bytes, decision: Decision) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, Final
 
-from spoa.spop.codec import Address, Message, Notify, Shaped
+from spoa.spop.codec import Address, Message, Notify, Shaped, ShapedNotify
 from spoa.spop.constants import DataType
 from spoa.spop.template import MAX_TEMPLATES, Template
 from spoa.spop.varint import to_signed
@@ -55,16 +55,14 @@ class Requests:
     def __init__(self) -> None:
         self._pickers: dict[Template, _Picker] = {}
 
-    def read(self, notify: Notify, room_bytes: int) -> Request:
+    def read(self, notify: Notify | ShapedNotify, room_bytes: int) -> Request:
         """Read the one message of ours; a NOTIFY has one ACK, so it can ask for one decision."""
-        messages = notify.messages
-        if len(messages) == 1 and type(messages[0]) is Shaped:
-            shaped = messages[0]
-            template = shaped.template
+        if type(notify) is ShapedNotify:
+            template, values = notify.template, notify.values
             pick = self._pickers.get(template) or self._learn(template)
-            shaped.values.append(b"")
+            values.append(b"")
             acl, token, host, method, path, nonce, session, via, unique_id, source, at = pick(
-                shaped.values
+                values
             )
             name = template.name if template.name in _MESSAGES else b""
             at_ms = to_signed(at) if type(at) is int else None
@@ -104,6 +102,6 @@ class Requests:
 _NONE: Final = Message(b"", {})
 
 
-def _find(notify: Notify) -> Message | Shaped:
+def _find(notify: Notify | ShapedNotify) -> Message | Shaped:
     ours = [message for message in notify.messages if message.name in _MESSAGES]
     return ours[0] if len(ours) == 1 else _NONE

@@ -18,7 +18,6 @@ from bench.holdings import (
 from bench.servers import private_redis
 from tokens.address import candidates
 from tokens.audit import entry
-from tokens.policy.rule import AclRule
 from tokens.policy.session import idle_ms, session_digest
 from tokens.policy.sessionrecord import read_session
 
@@ -38,7 +37,7 @@ def test_sessions_are_written_as_agents_write_them(tmp_path: Path, idle: int | N
     for index, (token, session) in enumerate(zip(opened, map(read_session, raws), strict=True)):
         assert (session.user, session.kid, session.acl) == (token.user, token.kid, b"session")
         assert session.src == candidates(client_address(index)).split()[0]
-    assert {idle_ms(token.session, AclRule()) for token in opened} == {idle}
+    assert {idle_ms(token.session, None) for token in opened} == {idle}
     assert 0 < left_ms <= FIRST_TTL_MS
 
 

@@ -23,11 +23,8 @@ FAULT = redis.ResponseError("LOADING not yet")
 
 
 def sessions_of(*checks: Check, per_call: int = 128, idle_of_acl: int | None = None) -> Sessions:
-    def idle(check: Check) -> int | None:
-        _, _, own = check.session.partition(b".")
-        return int(own) * 1000 if own else idle_of_acl
-
-    return Sessions(checks, idle, Keys(), per_call)
+    acls = {check.acl for check in checks}
+    return Sessions(checks, dict.fromkeys(acls, idle_of_acl), Keys(), per_call)
 
 
 def visitor(idle_ms: int | None = None, needs: int = SESSION) -> Check:

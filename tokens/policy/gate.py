@@ -25,7 +25,6 @@ from tokens.policy.opening import Opening
 from tokens.policy.proofs import Grants, Sessions, Tokens
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Redeemer
 from tokens.policy.rule import AclRule
-from tokens.policy.session import idle_ms
 from tokens.question import Question, Reply
 from tokens.record import Keys
 
@@ -64,6 +63,7 @@ class Gate:
     ) -> None:
         """Take `keys_per_call` 1 for a cluster, where the keys of a batch live apart."""
         self._rules = {acl.encode(): rule for acl, rule in rules.items()}
+        self._idle_ms = {acl: rule.session_idle_ms for acl, rule in self._rules.items()}
         self._looks = {acl: LOOKS[rule.mode] for acl, rule in self._rules.items()}
         self._keys = keys
         self._redeemer = Redeemer(keys, deadline_ms, keys_per_call)
@@ -196,6 +196,3 @@ class Gate:
             raise Unanswered(str(last))
         judge.now_ms, judge.cut = cut.read(last, copy)
         return replies
-
-    def _idle_ms(self, check: Check) -> int | None:
-        return idle_ms(check.session, self._rules[check.acl])

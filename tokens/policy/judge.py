@@ -1,6 +1,8 @@
 """What the proofs of a request are worth, once Redis has shown them: a yes, or why not. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 from tokens.address import candidates
@@ -29,10 +31,13 @@ T = TypeVar("T")
 class Found:
     """What Redis knows about each check of a batch, in parallel lists. None: nothing, not asked."""
 
-    __slots__ = ("answers", "blocked", "checks", "digests", "ends", "raws")
+    __slots__ = ("_common", "answers", "blocked", "checks", "digests", "ends", "raws")
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self.checks = checks
+        needs = {check.needs for check in checks}
+        self._common = needs.pop() if len(needs) == 1 else None
+        """What each of them needs, if that is the same."""
         self.answers: list[Answer | None] = [None] * len(checks)
         self.raws: list[Reply] = [None] * len(checks)
         self.digests: list[bytes] = [b""] * len(checks)
@@ -40,15 +45,29 @@ class Found:
         self.blocked: set[int] = set()
         """Whose tokens were left whole because of a block, which may end at any moment."""
 
-    def which(self, needs: int, *, without: frozenset[int] = frozenset()) -> list[int]:
+    def which(self, needs: int, *, without: frozenset[int] = frozenset()) -> Sequence[int]:
         """Return the places of the checks that need one of these."""
+        if self._common is not None and not without:
+            return range(len(self.checks) if self._common & needs else 0)
         return [
             at for at, check in enumerate(self.checks) if check.needs & needs and at not in without
         ]
 
     def fill(self, column: list[T], places: Sequence[int], values: Sequence[T]) -> None:
+        if len(places) == len(column):
+            column[:] = values
+            return
         for at, value in zip(places, values, strict=True):
             column[at] = value
+
+
+# A session is read on every request of a page, and its bytes are the same each time. What is
+# remembered is what these bytes mean, never whether they are still in Redis.
+@lru_cache(4096)
+def _read_hit(raw: bytes) -> tuple[Session, Decision]:
+    """Read a session, and word the yes that it is worth if it stands."""
+    session = read_session(raw)
+    return session, Decision(Outcome.SESSION, session.kid, session.user, session.groups)
 
 
 class Judge:
@@ -124,7 +143,7 @@ class Judge:
         if type(raw) is not bytes:
             raise ReplyMismatch("no record of a session")
         try:
-            session = read_session(raw)
+            session, hit = _read_hit(raw)
         except BadRecord:
             return self.refuse(check, Decision(Outcome.BAD_RECORD))
         # Its own name, so that no visitor is ever given the session of a neighbour.
@@ -133,15 +152,14 @@ class Judge:
         if check.needs & LOGOUT:
             return self._decide_logout(check, session, digest)
         outcome = judge_session(session, check, self._rules[check.acl], self.now_ms)
-        decision = Decision(outcome, session.kid, session.user, session.groups)
         if outcome is Outcome.SESSION:
-            if self.is_revoked(check, decision, session.issued_ms):
-                decision.outcome = Outcome.REVOKED
+            if self.is_revoked(check, hit, session.issued_ms):
+                outcome = Outcome.REVOKED
             elif len(session.user) + len(session.groups) > check.room_bytes:
-                decision.outcome = Outcome.BAD_RECORD  # no answer could say whose it is
+                outcome = Outcome.BAD_RECORD  # no answer could say whose it is
             else:
-                return decision
-        return self.refuse(check, decision)
+                return hit
+        return self.refuse(check, replace(hit, outcome=outcome))
 
     def _decide_logout(self, check: Check, session: Session, digest: bytes) -> Decision:
         """Take a session that is gone already off its user's list, too."""

@@ -5,7 +5,7 @@ the replies to them: one result per check, in order. Raises ReplyMismatch when a
 one to its question; a reply that is an error is a value, for the gate to judge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 from tokens.address import candidates
 from tokens.outcome import LOGOUT, Check
 from tokens.policy.redeem import Answer, Call, Redeemer, ReplyMismatch, read_answers
-from tokens.policy.session import session_digest
+from tokens.policy.session import idle_ms, session_digest
 from tokens.question import Question, Reply
 from tokens.record import Keys
 
@@ -21,9 +21,6 @@ SCRIPT: Final = files(__package__).joinpath("touch.lua").read_bytes()
 SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 NO_GRANT: Final = 0
-
-_Idle = Callable[[Check], int | None]
-"""Says for how many ms more a session lives after this hit; None leaves its end alone."""
 
 
 class Tokens:
@@ -46,7 +43,7 @@ class Sessions:
     def __init__(
         self,
         checks: Sequence[Check],
-        idle: Callable[[Check], int | None],
+        idle_ms_of: Mapping[bytes, int | None],
         keys: Keys,
         per_call: int,
     ) -> None:
@@ -56,12 +53,17 @@ class Sessions:
         """For each question, which checks its reply is about."""
         plain: list[int] = []
         kept: list[int] = []
+        lasting: list[int] = []
         for place, check in enumerate(checks):
+            lasts_ms = idle_ms(check.session, idle_ms_of[check.acl])
             if check.needs & LOGOUT:
                 key = keys.session(self.digests[place])
                 self._ask([place], Question(key, (b"GETDEL", key)))
+            elif lasts_ms is None:
+                plain.append(place)
             else:
-                (plain if idle(check) is None else kept).append(place)
+                kept.append(place)
+                lasting.append(lasts_ms)
         for start in range(0, len(plain), per_call):
             places = plain[start : start + per_call]
             names = [keys.session(self.digests[place]) for place in places]
@@ -69,8 +71,8 @@ class Sessions:
         for start in range(0, len(kept), per_call):
             places = kept[start : start + per_call]
             names = [keys.session(self.digests[place]) for place in places]
-            lasts_ms = tuple(idle(checks[place]) or 0 for place in places)
-            self._ask(places, Question(names[0], (b"EVALSHA", SHA, len(names), *names), lasts_ms))
+            lasts = tuple(lasting[start : start + per_call])
+            self._ask(places, Question(names[0], (b"EVALSHA", SHA, len(names), *names), lasts))
 
     def _ask(self, places: list[int], question: Question) -> None:
         self.questions.append(question)

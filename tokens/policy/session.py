@@ -23,7 +23,9 @@ OPENING_WAYS: Final = frozenset({b"query", b"form"})
 """How a browser's token travels. One in a header is a program's: it opens no session."""
 
 _SECRET_BYTES: Final = 32
-_SECRET_CHARS: Final = 43
+SECRET_CHARS: Final = 43
+"""Of an id that says no idle time."""
+
 _is_id = re.compile(rb"[A-Za-z0-9_-]{43}(?:\.([1-9][0-9]{0,6}))?").fullmatch
 _REMEMBERED: Final = 4096
 
@@ -44,14 +46,14 @@ def session_digest(session_id: bytes) -> bytes:
     return sha256(session_id).hexdigest().encode()
 
 
-def idle_ms(session_id: bytes, rule: AclRule) -> int | None:
+def idle_ms(session_id: bytes, acl_idle_ms: int | None) -> int | None:
     """Return how long this session may lie idle: the id's own time or the ACL's, the shorter."""
-    if len(session_id) == _SECRET_CHARS:
-        return rule.session_idle_ms
+    if len(session_id) == SECRET_CHARS:
+        return acl_idle_ms
     _, _, own = session_id.partition(b".")
     times = [int(own) * 1000] if own else []
-    if rule.session_idle_ms is not None:
-        times.append(rule.session_idle_ms)
+    if acl_idle_ms is not None:
+        times.append(acl_idle_ms)
     return min(times, default=None)
 
 

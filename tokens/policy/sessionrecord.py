@@ -80,9 +80,6 @@ def write_session(session: Session) -> bytes:
     return json.dumps(present, separators=(",", ":")).encode()
 
 
-# A session is read on every request of a page, and its bytes are the same each time. What is
-# remembered is what these bytes mean, never whether they are still in Redis.
-@lru_cache(_REMEMBERED)
 def read_session(raw: bytes) -> Session:
     """Read a session strictly: a misspelt `only` must not mean "unbound".
 
