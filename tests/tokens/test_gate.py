@@ -1102,8 +1102,15 @@ def test_a_token_opens_its_address(site: Site) -> None:
 
 
 def test_no_token_opens_an_address_that_many_have(site: Site) -> None:
-    """From loopback a token in `grant` mode is refused and whole."""
+    """From loopback a token in `grant` mode is refused and whole, and the audit says so."""
     token = site.issue()
+    site.events()
     check = bringing(token, "grant", source=bytes((127, 0, 0, 1)))
     assert site.outcome(check) is Outcome.WRONG_SRC
     assert not site.is_consumed(token)
+    (event,) = site.events()
+    assert (event["event"], event["reason"], event["kid"]) == (
+        "refused",
+        "wrong_src",
+        kid_of(check.token).decode(),
+    )

@@ -16,6 +16,7 @@ from tokens.policy.session import judge_session, sid_of
 from tokens.policy.sessionrecord import Session, read_session
 from tokens.question import Question, Reply
 from tokens.record import BadRecord, Keys, read_identity
+from tokens.token import digest, kid
 
 _REFUSALS = {
     outcome.reason: outcome
@@ -103,6 +104,8 @@ class Judge:
                 return self._unreadable(check, end, faults)
             if end > self.now_ms and not check.needs & AFTER_GRANT:
                 return Decision(Outcome.GRANT)
+        if refusal is None and check.refusal is Outcome.WRONG_SRC:  # of a real token, perhaps
+            return self.refuse(check, Decision(check.refusal, kid(digest(check.token))))
         return refusal or Decision(check.refusal)
 
     def _decide_token(self, check: Check, answer: Answer, faults: set[str]) -> Decision:
