@@ -9,6 +9,10 @@ from typing import Final, NamedTuple
 # more honest mistakes than that in one second of one worker are a broken portal, which is one fact.
 MAX_NAMED: Final = 256
 
+MAX_PER_NAME: Final = 16
+"""Clients that are named with one token, and tokens with one client: beyond, they are one kind. So
+nobody takes all names for himself, and an honest replay beside a flood is told."""
+
 _GUESS: Final = (b"refused", b"unknown")
 _SECOND_S: Final = 1.0
 _IPV4_BYTES: Final = 4
@@ -20,7 +24,7 @@ Kind = tuple[bytes, bytes, bytes, bytes, bytes]
 
 
 class Summary(NamedTuple):
-    """What was counted. `user` and `src` are those of the first one; empty beyond MAX_NAMED."""
+    """What was counted. `user` and `src` are those of the first one; empty for many together."""
 
     what: bytes
     reason: bytes
@@ -47,6 +51,9 @@ class Flood:
 
     def __init__(self) -> None:
         self._named: dict[Kind, _Repeats] = {}
+        self._new = 0
+        """How many were named in this second. Who goes on from before takes nobody's place."""
+        self._per_name: Counter[bytes] = Counter()
         self._nameless: Counter[tuple[bytes, bytes, bytes]] = Counter()
         self._second_ends_at_s: float | None = None
         self.is_rising = False
@@ -59,13 +66,33 @@ class Flood:
         if known is not None:
             known.number += 1
             return True
-        what, reason, acl, _, _ = kind
-        if kind[:2] == _GUESS or len(self._named) >= MAX_NAMED:
-            # The "reason" of a replay is when its token was consumed: of no use without its name.
-            self._nameless[what, reason if what == b"refused" else b"", acl] += 1
+        what, reason, acl, kid, whom = kind
+        if kind[:2] == _GUESS:
+            self._nameless[what, reason, acl] += 1
             return True
-        self._named[kind] = _Repeats(user, src)
+        # The "reason" of a replay is when its token was consumed: of no use without its name.
+        plain = reason if what == b"refused" else b""
+        if self._per_name[kid] >= MAX_PER_NAME and kid:
+            return self._gather((what, reason, acl, kid, b""), user, b"")
+        if self._per_name[whom] >= MAX_PER_NAME and whom:
+            return self._gather((what, plain, acl, b"", whom), b"", src)
+        if self._new >= MAX_NAMED:
+            self._nameless[what, plain, acl] += 1
+            return True
+        self._name(kind, _Repeats(user, src))
         return False
+
+    def _gather(self, kind: Kind, user: bytes, src: bytes) -> bool:
+        """Count one of many together. Nothing of it is told at once."""
+        if kind not in self._named:
+            self._name(kind, _Repeats(user, src))
+        self._named[kind].number += 1
+        return True
+
+    def _name(self, kind: Kind, repeats: _Repeats) -> None:
+        self._named[kind] = repeats
+        self._new += 1
+        self._per_name.update(kind[3:])
 
     def take(self, now_s: float) -> list[Summary]:
         """Return what was counted when a second is over; the first `take` begins it."""
@@ -81,8 +108,13 @@ class Flood:
         told += [
             Summary(*kind, b"", b"", b"", number=number) for kind, number in self._nameless.items()
         ]
-        # Who has repeated it in this second goes on in the next: that is no news.
-        self._named = {kind: _Repeats(old.user, old.src) for kind, old in repeated.items()}
+        # Who has repeated it in this second goes on in the next: that is no news. The loudest ones.
+        loudest = sorted(repeated, key=lambda kind: -repeated[kind].number)[:MAX_NAMED]
+        self._named = {}
+        self._per_name.clear()
+        for kind in loudest:
+            self._name(kind, _Repeats(repeated[kind].user, repeated[kind].src))
+        self._new = 0
         self._nameless.clear()
         self.is_rising = bool(repeated)
         self._second_ends_at_s = now_s + _SECOND_S if repeated else None

@@ -28,7 +28,7 @@ from tokens.outcome import Check, Decision, Outcome
 from tokens.policy.gate import Gate, Judgement, Unanswered
 from tokens.policy.opening import Opening
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL, ReplyMismatch
-from tokens.question import Reply
+from tokens.question import Question, Reply
 from tokens.store.store import Store
 from tokens.store.wire import StoreUnavailable, error_kind
 
@@ -37,6 +37,9 @@ from tokens.store.wire import StoreUnavailable, error_kind
 # more CPU per consume, at 4 another 10 % (`make bench`, 16 x 20, alternated).
 FLUSH_AT_ONCE = MAX_TOKENS_PER_CALL
 
+
+MAX_UNDO = 1024
+"""What is still to be ended. So many openings fail in an outage of seconds, never in one reply."""
 
 _UNAVAILABLE = Decision(Outcome.STORE_UNAVAILABLE)
 
@@ -65,6 +68,8 @@ class Agent:
         self._is_idle.set()
         self._batch: Batch | None = None
         self._decided: Counter[tuple[bytes, bytes]] = Counter()
+        self._undo: list[Question] = []
+        self._is_undoing = False
 
     async def drain(self) -> None:
         """Wait until nothing is in flight: the deadline at most, if nothing is added."""
@@ -120,7 +125,7 @@ class Agent:
         now = time.monotonic()
         are_open = all(link.is_open for link in set(batch.links))
         if not are_open or min(batch.deadlines, default=now) < now:
-            batch = self._weed(batch, now)
+            batch = batch.only(self._weed(batch, now))
         if not batch.ids:
             self._rest_if_idle()
             return
@@ -150,7 +155,9 @@ class Agent:
         except ReplyMismatch as mismatch:
             self._fail(flight, "reply", str(mismatch))
         except Unanswered as fault:
-            self._fail(flight, error_kind(str(fault)), str(fault))
+            # Nothing but the key of the revocations is behind an error of no known kind.
+            kind = error_kind(str(fault))
+            self._fail(flight, "cut" if kind == "other" else kind, str(fault))
         else:
             self._store.execute(
                 questions,
@@ -162,14 +169,15 @@ class Agent:
     def _hear(self, flight: Flight, result: list[Reply] | StoreUnavailable) -> None:
         """Take what Redis replied. After the deadline it is too late."""
         if flight.is_over:
-            return
-        if isinstance(result, StoreUnavailable):
+            if not isinstance(result, StoreUnavailable):
+                self._gate.hear_late(result)
+        elif isinstance(result, StoreUnavailable):
             self._give_up(flight)
         else:
             self._advance(flight, result)
 
-    def _weed(self, batch: Batch, now: float) -> Batch:
-        """Take out who waits no more; answer `deadline` to those who are still connected.
+    def _weed(self, batch: Batch, now: float) -> list[int]:
+        """Find who still waits; answer `deadline` to those who are late and still connected.
 
         Their tokens stay whole. This is the last moment at which that can be promised.
         """
@@ -181,21 +189,42 @@ class Agent:
         self._in_flight -= len(batch.ids) - len(kept)
         overdue = batch.only(late)
         self._answer_all(overdue, [Decision(Outcome.DEADLINE)] * len(late))
-        return batch.only(kept)
+        return kept
 
     def _land(self, flight: Flight, judgement: Judgement) -> None:
-        """Answer all but those who open something: their answer waits until it is written."""
+        """Answer all but those whose token is still to be consumed, or opens something."""
         self._report(judgement.faults)
-        if not judgement.openings:
+        if not judgement.openings and not judgement.cleared:
             self._settle(flight, judgement.decisions)
             self.note()
             return
         batch, decisions = flight.batch, judgement.decisions
         openings = dict(judgement.openings)
-        rest = [place for place in range(len(decisions)) if place not in openings]
+        waiting = {*openings, *judgement.cleared}
+        rest = [place for place in range(len(decisions)) if place not in waiting]
         flight.batch = batch.only(rest)
         self._settle(flight, [decisions[place] for place in rest])
-        self._open(batch.only(list(openings)), list(openings.values()))
+        if openings:
+            self._open(batch.only(list(openings)), list(openings.values()))
+        if judgement.cleared:
+            self._consume(batch, judgement)
+
+    def _consume(self, batch: Batch, judgement: Judgement) -> None:
+        """Go on with the tokens that had to wait, and only with them: the others are answered."""
+        held = batch.only(judgement.cleared)
+        punctual = self._weed(held, time.monotonic())
+        if not punctual:
+            self._rest_if_idle()
+            return
+        held = held.only(punctual)
+        places = [judgement.cleared[index] for index in punctual]
+        flight = Flight(
+            held,
+            self._gate.consume(judgement, places),
+            self._land,
+            write_until=min(held.deadlines),
+        )
+        self._depart(flight, batch.started_at + self._deadline_s)
 
     def _open(self, batch: Batch, openings: Sequence[Opening]) -> None:
         """Have Redis write what these requests open."""
@@ -218,6 +247,7 @@ class Agent:
         self._counters.grants_opened(len(opened) - sessions)
         self._counters.audit_lost(judgement.notes_lost)
         self._settle(flight, judgement.decisions)
+        self._take_back(judgement.undo)
 
     def _report(self, faults: Iterable[str]) -> None:
         for fault in faults:
@@ -228,6 +258,7 @@ class Agent:
 
         Of a flood the journal keeps what it counted in this second, unless this is the last time.
         """
+        self._take_back()
         now = time.monotonic()
         if questions := self._gate.take_notes(math.inf if is_last else now):
             self._store.execute(questions, self._noted, now + self._deadline_s, is_repeatable=False)
@@ -251,16 +282,28 @@ class Agent:
         self._settle(flight, [_UNAVAILABLE] * len(flight.batch.ids))
         if flight.openings:
             self._counters.audit_lost(1)  # it went with what they wanted to open
-            self._take_back(flight.openings)
+            self._take_back([opening.undo for opening in flight.openings])
 
-    def _take_back(self, openings: Sequence[Opening]) -> None:
-        """End what may have been opened. Nobody waits for it.
+    def _take_back(self, undo: Sequence[Question] = ()) -> None:
+        """End what may have been opened. Nobody waits for it; asked until Redis confirms it.
 
         Whether it was written is not known, and a revocation of that moment may have missed it.
         What was not announced must not stand.
         """
-        undo = [opening.undo for opening in openings]
-        self._store.execute(undo, _forget, time.monotonic() + self._deadline_s)
+        self._undo += undo[: MAX_UNDO - len(self._undo)]
+        if self._undo and not self._is_undoing:
+            self._is_undoing = True
+            asked = list(self._undo)
+            settle = partial(self._undone, len(asked))
+            self._store.execute(asked, settle, time.monotonic() + self._deadline_s)
+
+    def _undone(self, number: int, result: list[Reply] | StoreUnavailable) -> None:
+        """Forget what Redis has ended. The rest is asked again a second later."""
+        self._is_undoing = False
+        if not isinstance(result, StoreUnavailable):
+            failed = zip(self._undo[:number], result, strict=True)
+            kept = [undo for undo, reply in failed if isinstance(reply, Exception)]
+            self._undo[:number] = kept
 
     def _settle(self, flight: Flight, decisions: Sequence[Decision]) -> None:
         flight.is_over = True
@@ -297,7 +340,3 @@ class Agent:
         self._decided.clear()
         self._counters.latency(time.monotonic() - started_at, number)
         self._counters.in_flight(self._in_flight)
-
-
-def _forget(_: list[Reply] | StoreUnavailable) -> None:
-    """Hear how something ended that nobody waits for."""

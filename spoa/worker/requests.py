@@ -76,7 +76,7 @@ class Requests:
             source = args.get(_SOURCE)
             source = source if isinstance(source, Address) else b""
             at = args.get(_AT)
-            at_ms = at if type(at) is int else None
+            at_ms = to_signed(at) if type(at) is int else None
         check = Check(
             acl, token, host, method, path, nonce, source, room_bytes, session, via, unique_id
         )

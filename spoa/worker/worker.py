@@ -137,6 +137,8 @@ class _Worker:
             scripts=SCRIPTS,
             deadline_s=config.limits.deadline_ms / 1000,
             tls=config.store.tls,
+            # Behind every batch: a Redis that does not answer it can decide nothing.
+            probe=cut.ask(keys.cut, cut.Cut()),
         )
         audit = config.audit
         hear = AuditLog(config.log) if audit.log else None

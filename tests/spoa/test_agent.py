@@ -20,6 +20,7 @@ from tests.support.agents import (
     DEADLINE_MS,
     GIVE_UP_S,
     KEYS,
+    PATIENT_MS,
     RECORD,
     Asked,
     Link,
@@ -42,6 +43,7 @@ from tests.support.spop_client import (
     logout,
     now_ms,
 )
+from tokens.policy import cut
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL
 from tokens.question import Question, Reply
 from tokens.store.wire import StoreUnavailable
@@ -1105,3 +1107,109 @@ async def test_every_answer_is_counted_once(scene: Scene) -> None:
     assert sum(cells[layout.requests : layout.latency]) == 8
     assert sum(cells[layout.latency : layout.redis - 1]) == 8
     assert sum(cells[layout.batch : layout.store_errors - 1]) == 1
+
+
+# Second thoughts: what had to wait must cost nobody else anything.
+
+
+def granted(client: redis.Redis, acl: str = "vault") -> None:
+    client.zadd(KEYS.grants(acl.encode()).decode(), {"192.0.2.7": now_ms() + 60_000})
+
+
+def test_who_must_wait_for_a_grant_keeps_nobody_waiting(client: redis.Redis) -> None:
+    """Those who need one round trip are answered after it, whatever becomes of the second one."""
+
+    @hasty
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        granted(client)
+        held = issue(client)
+        await scene.ask(link, link.check(issue(client)), link.check(held, acl="vault"))
+        first = scene.store.batches[0]
+        assert first.tokens == 1
+        first.ask(asker)
+        assert link.reasons == ["ok"]
+        assert scene.in_flight == 1
+        second = scene.store.batches[1]
+        assert (second.tokens, second.is_repeatable) == (1, True)
+        second.settle(_LOST)
+        assert link.reasons == ["ok", "store_unavailable"]
+        assert scene.in_flight == 0
+
+    play()
+
+
+def test_a_cleared_token_that_is_late_stays_whole(client: redis.Redis) -> None:
+    """What is too late for the second round trip is refused for itself alone."""
+
+    @scene
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        granted(client)
+        old, fresh = issue(client), issue(client)
+        now = time.time()
+        link.ages.age_s(int(now * 1000), now)
+        deadline_s = PATIENT_MS / 1000
+        late_ms = int((now - deadline_s + 0.2) * 1000)
+        await scene.ask(
+            link,
+            link.check(old, acl="vault", at=frames.typed(DataType.INT64, late_ms)),
+            link.check(fresh, acl="vault", at=frames.typed(DataType.INT64, int(now * 1000))),
+        )
+        first = scene.store.batches[0]
+        assert first.tokens == 0
+        while time.monotonic() < first.give_up_at:  # the older one's
+            await turn()
+        first.ask(asker)
+        assert link.reasons == ["deadline"]
+        scene.store.batches[1].ask(asker)
+        assert link.reasons == ["deadline", "ok"]
+        assert client.get(KEYS.token(digest(old.encode()))) == RECORD
+        assert scene.in_flight == 0
+
+    play()
+
+
+def test_what_could_not_be_taken_back_is_tried_again(client: redis.Redis) -> None:
+    """A grant that nobody was told of ends when Redis is there again, not with its ttl."""
+
+    @hasty
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        await scene.ask(link, opener(link, issue(client), "office"))
+        scene.store.batches[0].ask(asker)
+        opening = scene.store.batches[1]
+        asker.answer(opening.questions)
+        opening.settle(_LOST)
+        for times in range(3):
+            assert len(scene.store.batches) == 3 + times
+            scene.store.batches[-1].settle(_LOST)
+            assert client.zcard(KEYS.grants(b"office").decode())
+            scene.agent.note()  # as the worker does every second
+        scene.store.batches[-1].ask(asker)
+        assert not client.zcard(KEYS.grants(b"office").decode())
+        asked = len(scene.store.batches)
+        scene.agent.note()
+        assert len(scene.store.batches) == asked
+
+    play()
+
+
+def test_late_replies_still_bring_the_revocations(client: redis.Redis) -> None:
+    """However long they take to come, they are asked for once: the next batch knows them."""
+
+    @hasty
+    async def play(scene: Scene) -> None:
+        link, asker = Link(), Asker(client)
+        client.hset("kat:cut", mapping={"sub:user1": now_ms() + 60_000, "v": 1})
+        await scene.ask(link, link.check(issue(client)))
+        await idle(scene)
+        assert link.reasons == ["store_unavailable"]
+        scene.store.batches[0].ask(asker)
+        await scene.ask(link, link.check(issue(client)))
+        (last,) = [one for one in scene.store.batches[1].questions if one.key == KEYS.cut]
+        assert last.tail != (cut.NEVER_READ,)
+        scene.store.batches[1].ask(asker)
+        assert link.reasons == ["store_unavailable", "revoked"]
+
+    play()

@@ -21,7 +21,7 @@ from tests.support.spop_client import Answer, Argument, check_http, now_ms, read
 from tokens.audit import Journal
 from tokens.outcome import Check
 from tokens.policy import cut, redeem
-from tokens.policy.gate import Asking, Gate
+from tokens.policy.gate import Asking, Gate, Judgement
 from tokens.policy.opening import Opening
 from tokens.policy.rule import AclRule, Mode
 from tokens.question import Question, Reply
@@ -34,7 +34,7 @@ DEADLINE_MS = 250
 GIVE_UP_S = 20.0
 
 # Not the default: a busy machine must not fail what is no test of deadlines.
-_PATIENT_MS = 10_000
+PATIENT_MS = 10_000
 KEYS = Keys()
 
 RULES = {
@@ -225,6 +225,10 @@ class WatchedGate(Gate):
         self.begun.append(super().judge(checks))
         return self.begun[-1]
 
+    def consume(self, judgement: Judgement, places: Sequence[int]) -> Asking:
+        self.begun.append(super().consume(judgement, places))
+        return self.begun[-1]
+
     def open(self, openings: Sequence[Opening], now_s: float) -> Asking:
         self.begun.append(super().open(openings, now_s))
         return self.begun[-1]
@@ -239,7 +243,7 @@ class Scene:
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
         self.counters = Counters(list(RULES), 1)
         self.store = ScriptedStore()
-        settings = Limits.model_validate({"deadline_ms": _PATIENT_MS, **limits})
+        settings = Limits.model_validate({"deadline_ms": PATIENT_MS, **limits})
         self.gate = WatchedGate(settings.deadline_ms, Journal(KEYS.audit, 1000))
         pen = self.counters.worker(0)
         self.agent = Agent(self.gate, self.store, Answers(RULES), settings, pen)

@@ -1,12 +1,13 @@
 """A gate's questions put to a real Redis one by one, as a store would, with room in between."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import hiredis
 import redis
 
+from tokens.outcome import Check
 from tokens.policy import cut, grant, proofs, redeem
-from tokens.policy.gate import Asking, Judgement
+from tokens.policy.gate import Asking, Gate, Judgement
 from tokens.question import Fence, Question, Reply
 
 SCRIPTS = (redeem.SCRIPT, cut.SCRIPT, grant.SCRIPT, proofs.SCRIPT)
@@ -98,3 +99,16 @@ class Steps:
             self.ask()
             self.hear()
         return self.judgement
+
+
+def judged(gate: Gate, checks: Sequence[Check]) -> Asking:
+    """Judge a batch to its end, the tokens that had to wait included, as the agent does."""
+    judgement = yield from gate.judge(checks)
+    if judgement.cleared:
+        places = judgement.cleared
+        further = yield from gate.consume(judgement, places)
+        for place, decision in zip(places, further.decisions, strict=True):
+            judgement.decisions[place] = decision
+        judgement.openings += [(places[index], opening) for index, opening in further.openings]
+        judgement.faults |= further.faults
+    return judgement

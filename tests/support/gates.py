@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from tests.support.asking import Asker, Steps
+from tests.support.asking import Asker, Steps, judged
 from tests.support.records import GOOD
 from tokens.audit import MAX_ENTRIES, Journal
 from tokens.outcome import Check, Decision, Outcome
@@ -122,7 +122,7 @@ class Site:
     def _answers(self, checks: list[Check]) -> list[Decision]:
         if not checks:
             return []
-        judgement = self.asker.run(self.gate.judge(checks))
+        judgement = self.asker.run(judged(self.gate, checks))
         return self.opened(judgement).decisions
 
     def opened(self, judgement: Judgement) -> Judgement:
@@ -142,7 +142,7 @@ class Site:
     def judging(self, *checks: Check) -> Steps:
         """Begin to judge, step by step."""
         assert [self.gate.look(check) for check in checks] == [None] * len(checks)
-        return Steps(self.asker, self.gate.judge(checks))
+        return Steps(self.asker, judged(self.gate, checks))
 
     def opening(self, judgement: Judgement | None) -> Steps:
         """Begin to open what a judgement opens, step by step."""

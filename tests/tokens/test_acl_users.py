@@ -10,7 +10,7 @@ import redis
 from redis.crc import key_slot
 from redis.exceptions import NoPermissionError
 
-from tests.support.asking import Asker
+from tests.support.asking import Asker, judged
 from tests.support.redis import RedisServer
 from tests.support.topologies import RunningCluster, running_cluster
 from tokens.admin.admin import Admin
@@ -39,6 +39,12 @@ def lines(language: str) -> list[str]:
     (block,) = re.findall(rf"^```{re.escape(language)}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return block.splitlines()
 
+
+TELLING = {
+    "7.0": re.findall(r"^    (ACL SETUSER issuer \(.*\))$", PAGE, re.MULTILINE),
+    "6.2": re.findall(r"on Redis 6\.2, `(ACL SETUSER issuer .*?)`", PAGE),
+}
+"""What the page adds for issuers that are to tell of what they issue."""
 
 LINES = {"7.0": lines("redis"), "6.2": [*lines("redis-6.2"), *lines("redis")[1:]]}
 
@@ -103,7 +109,7 @@ class Agent:
         )
         refusal = self._gate.look_logout(check) if is_logout else self._gate.look(check)
         assert refusal is None
-        judgement = self._asker.run(self._gate.judge([check]))
+        judgement = self._asker.run(judged(self._gate, [check]))
         (decision,) = judgement.decisions
         if judgement.openings:
             opened = self._gate.open([opening for _, opening in judgement.openings], 0.0)
@@ -123,14 +129,12 @@ class Agent:
 
 def test_each_does_its_part(login: Login) -> None:
     """Tokens are issued, consumed, and open sessions and grants; an admin sees and ends them."""
-    issuer = Issuer(login("issuer"), audit=True)
+    issuer = Issuer(login("issuer"))
     agent = Agent(login("agent"))
     admin = Admin(login("admin"), by="root")
 
     def token(acl: str) -> str:
-        issued = issuer.issue("user1", acl, 60, groups=["staff"])
-        assert issued.is_audited
-        return issued.token
+        return issuer.issue("user1", acl, 60, groups=["staff"]).token
 
     used = token("strict")
     assert agent.judge("strict", used) == (Outcome.OK, b"")
@@ -157,8 +161,51 @@ def test_each_does_its_part(login: Login) -> None:
 
     trail = Trail(Keys().audit, print)
     told = [event.facts["event"] for event in trail.past(login("admin"), Wanted())]
-    assert {"issued", "consumed", "replayed", "session", "logout", "grant", "granted"} <= set(told)
+    assert {"consumed", "replayed", "session", "logout", "grant", "granted"} <= set(told)
     assert "revoked" in told
+
+
+@pytest.mark.parametrize("user", ["issuer", "agent", "admin"])
+def test_each_reaches_every_database(login: Login, user: str) -> None:
+    """A URL that names a database other than 0 is of use to all three."""
+    client = login(user)
+    run(client, "SELECT", 3)
+    if user == "issuer":
+        assert Issuer(client).issue("user1", "strict", 60).token
+
+
+def test_an_issuer_tells_nothing(login: Login) -> None:
+    """Asked to tell, it issues all the same, and the stream is not touched."""
+    issued = Issuer(login("issuer"), audit=True).issue("user1", "strict", 60)
+    assert not issued.is_audited
+    assert Agent(login("agent")).judge("strict", issued.token)[0] is Outcome.OK
+    told = [
+        event.facts["event"] for event in Trail(Keys().audit, print).past(login("admin"), Wanted())
+    ]
+    assert told == ["consumed"]
+
+
+@pytest.mark.parametrize("version", LINES)
+def test_an_issuer_that_tells_can_forge(
+    start_redis: Callable[..., RedisServer], version: str
+) -> None:
+    """With the page's option `issued` is told, and its warning is true: it can trim and forge."""
+    server = start_redis()
+    (option,) = TELLING[version]
+    with server.client() as client, opened(server, "issuer") as as_issuer:
+        run(client, *LINES[version][0].split())
+        run(client, *option.split())
+        assert Issuer(as_issuer, audit=True).issue("user1", "strict", 60).is_audited
+        run(as_issuer, *["XADD", "kat:audit", "MAXLEN", "0", "*", "e", "[]"])
+        assert client.xlen("kat:audit") == 0
+        for command in ("XRANGE kat:audit - +", "DEL kat:audit", "XADD kat:cut * e x", "GET x"):
+            with pytest.raises(NoPermissionError):
+                run(as_issuer, *command.split())
+        if version == "6.2":
+            assert run(as_issuer, "SET", "kat:audit", "x")
+        else:
+            with pytest.raises(NoPermissionError):
+                run(as_issuer, "SET", "kat:audit", "x")
 
 
 def test_an_admin_has_all_commands(login: Login) -> None:
@@ -196,6 +243,8 @@ def cluster() -> Iterator[RunningCluster]:
             with node.client() as client:
                 for line in LINES["7.0"]:
                     run(client, *line.split(), *more.split())
+                for option in TELLING["7.0"]:
+                    run(client, *option.split())
         yield cluster
 
 
@@ -235,6 +284,7 @@ def test_nobody_does_what_is_not_theirs(login: Login, user: str, command: str) -
         *("GET {}", "GETDEL {}", "DEL {}", "UNLINK {}", "EXPIRE {} 1", "PTTL {}", "TYPE {}"),
         *("SET kat:cut x", "SET kat:s:0 x", "SET kat:grants:{{a}} x", "SCAN 0", "RANDOMKEY"),
         *("XRANGE kat:audit - +", "XTRIM kat:audit MAXLEN 0", "XADD kat:cut * e x"),
+        *("XADD kat:audit * e []", "XADD kat:audit MAXLEN 0 * e []", "SET kat:audit x"),
         *("EVAL return(1) 0", "INFO", "PUBLISH kat:grants tcp", "SUBSCRIBE kat:grants"),
     ],
 )

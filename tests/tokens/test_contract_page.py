@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.support.asking import Asker
-from tests.support.records import in_place_of, with_fields
+from tests.support.asking import Asker, judged
+from tests.support.records import NONCE, in_place_of, with_fields
 from tests.support.redeem import Answer, Ask, Redeemer
 from tests.support.redis import RedisServer
 from tokens.admin.admin import Admin
@@ -24,6 +25,7 @@ from tokens.outcome import Check, Outcome
 from tokens.policy.cut import CLOCK_GRAIN_MS
 from tokens.policy.gate import Gate
 from tokens.policy.rule import AclRule, Mode
+from tokens.policy.session import OPENING_WAYS, mint_session, session_digest
 from tokens.policy.sessionrecord import read_session
 from tokens.record import BadRecord, Keys, read_record
 from tokens.token import digest, is_well_formed
@@ -112,7 +114,7 @@ class Door:
         token = issued.token.encode() if issued else b""
         check = Check(acl.encode(), token, b"h", b"GET", b"/", b"", source, 8000)
         assert self._gate.look(check) is None
-        (decision,) = self._asker.run(self._gate.judge([check])).decisions
+        (decision,) = self._asker.run(judged(self._gate, [check])).decisions
         return decision.outcome
 
     def now_ms(self) -> int:
@@ -221,6 +223,61 @@ def test_a_session_is_as_shown() -> None:
     assert listed | {"v"} == json.loads(raw).keys()
 
 
+def test_a_cookie_is_as_described() -> None:
+    """Its value has one of the page's two forms, and the SHA-256 of all of it names the session."""
+    page = section("A gate of your own")
+    assert "`<43 characters>`, or `<43 characters>.<idle seconds>`" in page
+    for idle_ms, end in ((None, rb""), (1_800_000, rb"\.1800")):
+        value = mint_session(idle_ms)
+        assert re.fullmatch(rb"[A-Za-z0-9_-]{43}" + end, value)
+        assert session_digest(value) == sha256(value).hexdigest().encode()
+    (row,) = (row for row in table("A gate of your own") if "via" in row[0])
+    header, *opening = names(row[1:])
+    assert header == "header"
+    assert {name.encode() for name in opening} == OPENING_WAYS
+    assert Outcome.LOGGED_OUT.value == (b"missing", b"logged_out")
+    assert "`missing`" in page
+    assert "`logged_out`" in page
+
+
+def test_the_variables_of_a_gate_are_sent() -> None:
+    """The page names variables that HAProxy's messages carry, a logout's two among them."""
+    spoe = (ROOT / "haproxy" / "kat.spoe.conf").read_text()
+    messages = dict(re.findall(r"^spoe-message (\S+)\n\s+args (.*)$", spoe, re.MULTILINE))
+    for variable in names([row[0] for row in table("A gate of your own")]):
+        assert f"=var({variable}) " in messages["check-http"]
+    assert {"acl", "session"} < {word.partition("=")[0] for word in messages["logout"].split()}
+
+
+@pytest.mark.parametrize(
+    ("field", "answer"),
+    [
+        ('"src":["192.0.2.7/24"]', "wrong_src"),
+        ('"src":["192.0.2.0/25"]', "wrong_src"),
+        ('"method":["get"]', "wrong_method"),
+        ('"host":["Wiki.Example"]', "wrong_host"),
+        ('"host":["wiki.example:443"]', "wrong_host"),
+        (f'"nonce":"{NONCE.upper()}"', "wrong_nonce"),
+        ('"acl":["wiki "]', "wrong_acl"),
+        ('"src":["here"]', "bad_record"),
+        ('"path":["x"]', "bad_record"),
+        ('"nonce":"00"', "bad_record"),
+        ('"method":["GET","get"]', "ok"),
+        ('"src":["192.0.2.7","192.0.2.7/24"]', "ok"),
+        ('"groups":["a,b"]', "ok"),
+        ('"session":{"ttl":"1"}', "ok"),
+    ],
+)
+def test_who_judges_what_is_as_described(client: redis.Redis, field: str, answer: str) -> None:
+    """What is misspelt matches nobody, or is refused by the agent once the script consumed it."""
+    raw = with_fields(field)
+    with pytest.raises(BadRecord):
+        read_record(raw)
+    redeemer = Redeemer(client)
+    ask = Ask(redeemer.put(raw), nonce=NONCE)
+    assert redeemer.redeem_one(ask).code == answer
+
+
 def test_a_grant_by_hand_opens(server: RedisServer, shell: Shell) -> None:
     """The lines for a grant let the address through, and tell who listens; ZREM and HDEL end it."""
     with server.client() as client, client.pubsub() as listener:
@@ -295,6 +352,7 @@ def test_the_table_of_facts_is_complete(client: redis.Redis) -> None:
     journal = Journal(b"kat:audit", 10)
     check = Check(b"wiki", b"", b"h", b"GET", b"/", b"", HERE, 8000, unique_id=b"1-2")
     journal.add(b"consumed", check, b"0" * 12, b"user1")
+    journal.add(b"session", check, b"0" * 12, b"user1", b"0" * 12)
     for _ in range(3):
         journal.add(b"refused", check, b"0" * 12, b"user1", b"early")
         journal.add(b"replayed", check, b"0" * 12, b"", b"1767225600000 192.0.2.9")

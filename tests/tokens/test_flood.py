@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokens.flood import MAX_NAMED, Flood, Kind, Summary, client
+from tokens.flood import MAX_NAMED, MAX_PER_NAME, Flood, Kind, Summary, client
 
 _KIND: Kind = (b"refused", b"wrong_src", b"demo", b"0123456789ab", b"\xc0\x00\x02\x07")
 
@@ -76,17 +76,48 @@ def test_unknown_tokens_have_no_names() -> None:
     assert [told.number for told in flood.take(6.0)] == [1]
 
 
+def _other(number: int) -> Kind:
+    """Return a kind of a token and a client of its own."""
+    return (*_KIND[:3], b"%012x" % number, number.to_bytes(4))
+
+
 def test_memory_is_bounded() -> None:
     """Beyond MAX_NAMED kinds nothing more passes: the rest is one number per reason and ACL."""
     flood = Flood()
     passed = [
-        number for number in range(MAX_NAMED + 50) if not flood.swallows(_kind(number), b"", b"")
+        number for number in range(MAX_NAMED + 50) if not flood.swallows(_other(number), b"", b"")
     ]
     assert passed == [*range(MAX_NAMED)]
     assert not flood.take(0.0)
     assert flood.take(1.0) == [Summary(*_KIND[:3], b"", b"", b"", 50)]
     flood.take(2.0)
-    assert not flood.swallows(_kind(MAX_NAMED + 1), b"", b"")
+    assert not flood.swallows(_other(MAX_NAMED + 1), b"", b"")
+
+
+def test_one_token_from_everywhere_takes_few_names() -> None:
+    """Whoever shows one token from every network he has leaves room for the others."""
+    flood = Flood()
+    for second in range(5):
+        for number in range(2 * MAX_NAMED):
+            flood.swallows((*_KIND[:4], number.to_bytes(4)), b"u", b"192.0.2.7")
+        assert not flood.swallows(_other(7000 + second), b"", b""), "an honest one beside it"
+        told = flood.take(float(second))
+    together = [one for one in told if not one.src]
+    assert [(one.kid, one.user) for one in together] == [(_KIND[3], b"u")]
+    assert sum(one.number for one in told) == 2 * MAX_NAMED
+    assert len(told) == MAX_PER_NAME + 1
+
+
+def test_one_client_with_many_tokens_takes_few_names() -> None:
+    """Whoever shows every token that he once had leaves room for the others, too."""
+    flood = Flood()
+    passed = [not flood.swallows(_kind(number), b"u", b"192.0.2.7") for number in range(300)]
+    assert sum(passed) == MAX_PER_NAME
+    assert not flood.swallows(_other(7000), b"", b"")
+    flood.take(0.0)
+    (rest,) = flood.take(1.0)
+    assert (rest.kid, rest.user, rest.src) == (b"", b"", b"192.0.2.7")
+    assert rest.number == 300 - MAX_PER_NAME
 
 
 def test_replays_beyond_the_bound_lose_what_names_them() -> None:

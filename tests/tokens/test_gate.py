@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
 import redis
 
-from tests.support.asking import Asker, Steps
+from tests.support.asking import Asker, Steps, judged
 from tests.support.gates import (
     CHECK,
     ELSEWHERE,
@@ -30,6 +31,7 @@ from tokens.policy.rule import AclRule, Bind, Mode
 from tokens.policy.session import mint_session
 from tokens.policy.sessionrecord import read_session
 from tokens.question import Fence, Reply
+from tokens.record import Record, write_record
 from tokens.token import mint
 
 StartRedis = Callable[..., RedisServer]
@@ -342,7 +344,9 @@ def test_one_token_loads_a_whole_page(site: Site) -> None:
     assert first == Decision(Outcome.OK, kid_of(token), b"user1", b"staff", first.session)
     page = site.visit(*[returning(first.session, path=b"/%d" % n) for n in range(20)])
     assert page == [Decision(Outcome.SESSION, kid_of(token), b"user1", b"staff")] * 20
-    assert [event["event"] for event in site.events()] == ["consumed", "session"]
+    consumed, opened = site.events()
+    assert (consumed["event"], opened["event"]) == ("consumed", "session")
+    assert opened["sid"] == sha256(first.session).hexdigest()[:12]
 
 
 @pytest.mark.parametrize(
@@ -454,7 +458,7 @@ def test_leaving(site: Site) -> None:
     check = returning(session)
     assert site.gate.look_logout(check) is None
     for user in (b"user1", b""):
-        judgement = Steps(site.asker, site.gate.judge([check])).finish()
+        judgement = Steps(site.asker, judged(site.gate, [check])).finish()
         assert judgement.decisions[0].outcome is Outcome.LOGGED_OUT
         assert judgement.decisions[0].user == user
     assert site.client.zcard("kat:sub:user1") == 1
@@ -581,7 +585,7 @@ def looked(client: redis.Redis, checks: list[Check], per_call: int) -> Any:
     site = Site(client, keys_per_call=per_call)
     copies = [replace(check) for check in checks]
     assert {site.gate.look(check) for check in copies} == {None}
-    return site.gate.judge(copies)
+    return judged(site.gate, copies)
 
 
 def assert_own(checks: list[Check], kids: list[bytes], decisions: list[Decision]) -> None:
@@ -1114,3 +1118,21 @@ def test_no_token_opens_an_address_that_many_have(site: Site) -> None:
         "wrong_src",
         kid_of(check.token).decode(),
     )
+
+
+@pytest.mark.parametrize("binding", ["host", "method", "path"])
+def test_a_token_for_some_requests_opens_no_address(site: Site, binding: str) -> None:
+    """A grant cannot tell requests from one another: it would open more than the token did."""
+    value = {"host": "wiki.example", "method": "GET", "path": "/x"}[binding]
+    check = bringing(site.issue(**{binding: [value]}), "grant")
+    assert site.outcome(check) is Outcome.OK
+    assert site.outcome(coming("grant")) is Outcome.NO_GRANT
+
+
+def test_brackets_in_a_name_open_a_session_or_nothing(site: Site) -> None:
+    """What the strict reader refuses is refused before it could open anything."""
+    groups = ["[" * 120 + str(number) for number in range(5)]
+    record = Record("user1", ("session",), 60, groups=tuple(groups))
+    raw = write_record(record)
+    check = bringing(site.issue(raw=raw), "session", via=b"query")
+    assert site.outcome(check) is Outcome.BAD_RECORD

@@ -251,12 +251,25 @@ def test_a_bad_session_is_a_bad_record(raw: bytes) -> None:
 
 
 def test_the_session_of_a_neighbour_is_a_mismatch() -> None:
-    """A record that does not name the very id that was asked about is believed in nothing."""
+    """A record that names another id of the batch shows that replies are mixed up."""
     neighbours = write_session(SESSION_OF_USER1._replace(sid=b"f" * 12))
     for needs in (SESSION, LOGOUT):
+        check = replace(SESSION_CHECK, needs=needs)
+        found = Found([check, check])
+        found.raws[0] = neighbours
+        found.digests = [session_digest(check.session), b"f" * 64]
         with pytest.raises(ReplyMismatch) as caught:
-            Court().decide(replace(SESSION_CHECK, needs=needs), raw=neighbours)
+            Court().judge.decide(found, 0, set())
         assert "user1" not in str(caught.value)
+
+
+def test_a_session_under_a_key_of_another_is_a_bad_record() -> None:
+    """One that somebody copied opens nothing, and costs no neighbour his answer."""
+    copied = write_session(SESSION_OF_USER1._replace(sid=b"f" * 12))
+    court = Court()
+    for needs in (SESSION, LOGOUT):
+        check = replace(SESSION_CHECK, needs=needs)
+        assert court.decide(check, raw=copied) == Decision(Outcome.BAD_RECORD)
 
 
 @pytest.mark.parametrize("raw", [1, [RAW_SESSION], []])
@@ -300,6 +313,7 @@ def test_leaving_takes_the_session_off_its_users_list() -> None:
         (b"ZREM", b"kat:sub:user1", b"s:" + DIGEST)
     ]
     assert court.events() == [("logout", "")]
+    assert court.told[0]["sid"] == SESSION_OF_USER1.sid.decode()
 
 
 def test_leaving_twice_is_leaving() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.support.records import ACCEPTED, GOOD, MISSHAPEN, MISSPELT, NONCE, with_fields
 from tests.support.strategies import records
 from tokens.record import (
+    MAX_BRACKETS,
     MAX_RECORD_BYTES,
     BadRecord,
     Keys,
@@ -206,3 +207,19 @@ def test_bindings_are_read_alike_both_ways(field: str, text: str) -> None:
     start = '{"v":1,"sub":"user1","acl":["wiki"],"ttl":60,'
     for texts in (f'"{text}"', f'"{text}","{text}"', ""):
         _assert_read_alike(f'{start}"{field}":[{texts}]}}'.encode())
+
+
+@pytest.mark.parametrize("opening", ["[", "{"])
+@pytest.mark.parametrize("number", [MAX_BRACKETS - 3, MAX_BRACKETS + 1])
+def test_brackets_in_names_are_counted_both_ways(opening: str, number: int) -> None:
+    """A name may hold brackets, and too many of them are refused by the short cut, too."""
+    groups = [opening * 100 for _ in range(number // 100)] + [opening * (number % 100) + "x"]
+    raw = write_record(Record("user1", ("wiki",), 60, groups=tuple(groups)))
+    _assert_read_alike(raw)
+
+
+def test_size_is_judged_both_ways() -> None:
+    """A record of one byte too much is refused by the short cut, too."""
+    groups = tuple("g" * 128 for _ in range(31))
+    for more in range(40):
+        _assert_read_alike(write_record(Record("u" * (more + 1), ("wiki",), 60, groups=groups)))

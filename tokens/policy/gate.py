@@ -13,6 +13,7 @@ its record reads strictly; a session stands; a grant stands.
 """
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -23,7 +24,7 @@ from tokens.policy.judge import Found, Judge, fault_text
 from tokens.policy.looks import LOOKS, look_logout
 from tokens.policy.opening import Opening
 from tokens.policy.proofs import Grants, Sessions, Tokens
-from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Redeemer
+from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Redeemer, ReplyMismatch
 from tokens.policy.rule import AclRule
 from tokens.question import Question, Reply
 from tokens.record import Keys
@@ -40,12 +41,20 @@ class Judgement:
     decisions: list[Decision] = field(default_factory=list)
     openings: list[tuple[int, Opening]] = field(default_factory=list)
     """By the place of a decision, which holds only when `open` has returned one like it."""
+    found: Found | None = None
+    cleared: list[int] = field(default_factory=list)
+    """Whose tokens may be consumed now that the first replies are in: for `consume`."""
     faults: set[str] = field(default_factory=set)
+    undo: list[Question] = field(default_factory=list)
+    """What was opened and must not stand, and could not be ended."""
     notes_lost: int = 0
     """Of the writes that nobody waits for, and that went with those of the openings."""
 
 
 _Silent = Generator[list[Question], list[Reply], None]
+_NONE_YET = Decision(Outcome.STORE_UNAVAILABLE)
+"""Stands for a decision that is still to come: no yes, whatever happens."""
+
 Asking = Generator[list[Question], list[Reply], Judgement]
 """Yields questions, is sent the replies to them, returns what came of it."""
 
@@ -80,6 +89,15 @@ class Gate:
         """Look at a visitor who wants to leave."""
         return look_logout(check) if check.acl in self._rules else Outcome.UNKNOWN_ACL
 
+    def hear_late(self, replies: Sequence[Reply]) -> None:
+        """Take the revocations out of replies that nobody waits for any more.
+
+        A long list of them may take longer than the deadline. Without this, each batch would ask
+        for all of it anew, and none would ever be answered.
+        """
+        with suppress(ReplyMismatch):
+            _, self._judge.cut = cut.read(replies[-1], self._judge.cut)
+
     def take_notes(self, now_s: float) -> list[Question]:
         """Take what is to be written and nobody waits for: the audit of what was judged."""
         notes, self._judge.notes = self._judge.notes, []
@@ -87,15 +105,38 @@ class Gate:
         return [*notes, entry] if entry else notes
 
     def judge(self, checks: Sequence[Check]) -> Asking:
-        """Judge a batch. Raises Unanswered, ReplyMismatch: then nothing may be believed."""
+        """Judge a batch. Raises Unanswered, ReplyMismatch: then nothing may be believed.
+
+        A token that had to wait, and need not any more, is `cleared`; its decision is none yet.
+        """
         found = Found(checks)
         held = self._held(checks)
         yield from self._prove(found, found.which(TOKEN, without=frozenset(held)))
         cleared = [at for at in held if self._is_cleared(found, at)]
+        judgement = self._decide(found, cleared)
         if cleared:
-            yield from self._redeem(found, cleared)
+            judgement.found = found
+            judgement.cleared = cleared
+        return judgement
+
+    def consume(self, judgement: Judgement, places: Sequence[int]) -> Asking:
+        """Go on with cleared tokens, at these places: one decision for each of them."""
+        found = judgement.found
+        assert found is not None
+        tokens = Tokens([found.checks[at] for at in places], self._redeemer)
+        replies = yield from self._ask(tokens.questions)
+        found.fill(found.answers, places, tokens.read(replies))
+        found = found.only(places)
+        return self._decide(found, ())
+
+    def _decide(self, found: Found, cleared: Sequence[int]) -> Judgement:
+        """Decide all but those that are cleared, whose token nobody has looked at."""
         judgement = Judgement()
-        for at in range(len(checks)):
+        waiting = frozenset(cleared)
+        for at in range(len(found.checks)):
+            if at in waiting:
+                judgement.decisions.append(_NONE_YET)
+                continue
             decision = self._judge.decide(found, at, judgement.faults)
             judgement.decisions.append(decision)
             if decision.outcome is Outcome.OK and (
@@ -109,8 +150,8 @@ class Gate:
         questions = []
         for opening in openings:
             questions += opening.questions
-            decision = opening.decision
-            self._journal.add(opening.what, opening.check, decision.kid, decision.user)
+            check, decision = opening.check, opening.decision
+            self._journal.add(opening.what, check, decision.kid, decision.user, opening.sid)
         questions += self.take_notes(now_s)
         if self._keys_per_call > 1:
             replies = yield from self._ask(questions)
@@ -139,7 +180,9 @@ class Gate:
         # What is left are the notes: no fault of a Redis that judges tokens as well as ever.
         judgement.notes_lost = sum(isinstance(reply, Exception) for reply in answers)
         if undone:
-            yield undone
+            said = yield undone
+            failed = zip(undone, said, strict=True)
+            judgement.undo = [undo for undo, reply in failed if isinstance(reply, Exception)]
         return judgement
 
     # What is asked.
@@ -178,11 +221,6 @@ class Gate:
         found.fill(found.digests, at_sessions, sessions.digests)
         found.fill(found.raws, at_sessions, sessions.read(of_sessions))
         found.fill(found.ends, at_grants, grants.read(of_grants))
-
-    def _redeem(self, found: Found, at_tokens: Sequence[int]) -> _Silent:
-        tokens = Tokens([found.checks[at] for at in at_tokens], self._redeemer)
-        replies = yield from self._ask(tokens.questions)
-        found.fill(found.answers, at_tokens, tokens.read(replies))
 
     def _ask(
         self, questions: list[Question]

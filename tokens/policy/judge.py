@@ -54,6 +54,15 @@ class Found:
             at for at, check in enumerate(self.checks) if check.needs & needs and at not in without
         ]
 
+    def only(self, places: Sequence[int]) -> "Found":
+        """Return what is known about these checks."""
+        part = Found([self.checks[at] for at in places])
+        part.answers = [self.answers[at] for at in places]
+        part.raws = [self.raws[at] for at in places]
+        part.digests = [self.digests[at] for at in places]
+        part.ends = [self.ends[at] for at in places]
+        return part
+
     def fill(self, column: list[T], places: Sequence[int], values: Sequence[T]) -> None:
         if len(places) == len(column):
             column[:] = values
@@ -94,7 +103,7 @@ class Judge:
             if refusal.outcome is Outcome.OK:
                 return refusal
         if (raw := found.raws[at]) is not None:
-            decision = self._decide_session(check, raw, found.digests[at], faults)
+            decision = self._decide_session(found, at, raw, faults)
             if decision.outcome is Outcome.SESSION:
                 return decision
             refusal = refusal or decision
@@ -138,9 +147,8 @@ class Judge:
         self._journal.add(b"consumed", check, kid, user)
         return decision
 
-    def _decide_session(
-        self, check: Check, raw: Reply, digest: bytes, faults: set[str]
-    ) -> Decision:
+    def _decide_session(self, found: Found, at: int, raw: Reply, faults: set[str]) -> Decision:
+        check, digest = found.checks[at], found.digests[at]
         if isinstance(raw, Exception):
             return self._unreadable(check, raw, faults)
         if type(raw) is not bytes:
@@ -151,7 +159,9 @@ class Judge:
             return self.refuse(check, Decision(Outcome.BAD_RECORD))
         # Its own name, so that no visitor is ever given the session of a neighbour.
         if session.sid != sid_of(digest):
-            raise ReplyMismatch(f"another session than {sid_of(digest).decode()}")
+            if session.sid in map(sid_of, found.digests):
+                raise ReplyMismatch(f"another session than {sid_of(digest).decode()}")
+            return self.refuse(check, Decision(Outcome.BAD_RECORD))  # put there by somebody
         if check.needs & LOGOUT:
             return self._decide_logout(check, session, digest)
         outcome = judge_session(session, check, self._rules[check.acl], self.now_ms)
@@ -168,7 +178,7 @@ class Judge:
         """Take a session that is gone already off its user's list, too."""
         index = self._keys.sub(session.user)
         self.notes.append(Question(index, (b"ZREM", index, b"s:" + digest)))
-        self._journal.add(b"logout", check, session.kid, session.user)
+        self._journal.add(b"logout", check, session.kid, session.user, session.sid)
         return Decision(Outcome.LOGGED_OUT, session.kid, session.user)
 
     def _unreadable(self, check: Check, fault: Exception, faults: set[str]) -> Decision:

@@ -40,6 +40,8 @@ class Opening:
     """When its token was: a revocation between the two reaches what it opened."""
     questions: list[Question]
     undo: Question
+    sid: bytes = b""
+    """The session's own name for people."""
 
     def is_open(self, replies: Sequence[Reply]) -> bool:
         return not any(isinstance(reply, Exception) or reply is None for reply in replies)
@@ -90,12 +92,19 @@ def open_session(consumed: Consumed, keys: Keys) -> Opening | None:
             Question(key, (b"SET", key, write_session(session), b"PX", lasts_ms)),
         ],
         undo=Question(key, (b"DEL", key)),
+        sid=session.sid,
     )
 
 
-def open_address(consumed: Consumed, keys: Keys) -> Opening:
-    """Open the client's address for as long as the ACL grants one."""
-    check, rule, decision, issued_ms, _, now_ms = consumed
+def open_address(consumed: Consumed, keys: Keys) -> Opening | None:
+    """Open the client's address for as long as the ACL grants one.
+
+    Unless the token is good for some requests only: a grant could not tell them from others.
+    """
+    check, rule, decision, issued_ms, raw, now_ms = consumed
+    record = read_record(raw)
+    if record.host or record.method or record.path:
+        return None
     member = _address(check)
     ends_ms = now_ms + rule.grant_ttl_ms
     key = keys.grants(check.acl)
