@@ -9,8 +9,9 @@ cut.lua: what time is it, and has anything been revoked? The last command of eve
   Reply  now_ms, version                the worker's copy still holds
          now_ms, version, all fields    it does not; this is the new one
 
-The version is the server's master_replid and `v`. A promoted replica may lack the last change, and
-count the next one with the same number: what another server said is never taken for this one's.
+The version is the server's master_replid, `v`, and how many fields there are. A promoted replica may
+lack the last change, and count the next one with the same number: what another server said is never
+taken for this one's. The number of fields shows most hashes that somebody deleted and began anew.
 
 One reply tells both, so no revocation can slip between looking and reading. It stands behind the
 commands it vouches for: what was revoked before one of them ran is seen. And a primary that was
@@ -28,6 +29,7 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
-local version = ARGV[1] .. ' ' .. (redis.call('HGET', KEYS[1], 'v') or '')
+local changes, fields = redis.call('HGET', KEYS[1], 'v') or '', redis.call('HLEN', KEYS[1])
+local version = ARGV[1] .. ' ' .. changes .. ' ' .. fields
 if version == ARGV[3] then return { now, version } end
 return { now, version, redis.call('HGETALL', KEYS[1]) }
