@@ -58,4 +58,11 @@ for _ in 1 2 3; do
     ${REDIS_CA:+-CAfile "$REDIS_CA"} 2>/dev/null | tr -d '\r' | cut -d ' ' -f 1 | tr '\n' ' ') || true
   [ "$replies" != "$all_well" ] || { printf '%s\n' "$token"; exit; }
 done
-fail 1 "Redis did not confirm a token: ${replies:-no answer over verified TLS}"
+ca=${REDIS_CA:-the CAs of this system}
+case $replies in
+'') why="no answer over TLS: does it listen there, with a certificate for that name by $ca?" ;;
+*WRONGPASS* | *NOAUTH*) why="it refuses the user or the password: see REDIS_USER, REDIS_PASSWORD" ;;
+*NOPERM*) why="it does not permit this user that: see Least privilege in docs/redis-contract.md" ;;
+*) why="it answers $replies" ;;
+esac
+fail 1 "Redis at $host:${REDIS_PORT:-6379} did not confirm a token: ${why% }"

@@ -36,13 +36,38 @@ mint() {
   token=$body$(printf %s "$body" | checksum)
 }
 
+# Name the Redis that is meant; a URL may hold a password.
+where() {
+  host=127.0.0.1 port=6379
+  while [ $# -gt 1 ]; do
+    case $1 in
+    -h) host=$2 ;;
+    -p) port=$2 ;;
+    -s) printf %s "$2"; return ;;
+    -u) printf %s "the URL in REDIS_CLI"; return ;;
+    esac
+    shift
+  done
+  printf %s "$host:$port"
+}
+
 record="{\"v\":1,\"sub\":\"$user\",\"acl\":[\"$acl\"],\"ttl\":$ttl}"
 # A null, an error or no reply: nobody knows whether the token stands. So never the same one again.
 for _ in 1 2 3; do
   mint
   h=$(printf %s "$token" | sha256sum | cut -d ' ' -f 1)
+  status=0
   reply=$(printf "SET kat:t:%s '%s' EX %s NX\n" "$h" "$record" "$ttl" |
-    timeout 5 redis-cli ${REDIS_CLI-}) || true
+    timeout 5 redis-cli --no-auth-warning ${REDIS_CLI-} 2>&1) || status=$?
   [ "$reply" != OK ] || { printf '%s\n' "$token"; exit; }
 done
-fail 1 "Redis did not confirm a token: ${reply%% *}"
+reply=${reply%%, with args*} # Redis quotes what it does not understand
+case $status-$reply in
+124-*) why="no answer within 5 s" ;;
+*WRONGPASS* | *NOAUTH*) why="it refuses the user or the password: see REDISCLI_AUTH, and --user" ;;
+*NOPERM*) why="it does not permit this user that: see Least privilege in docs/redis-contract.md" ;;
+*"not connect"*) why="it cannot be reached: is it running, and does REDIS_CLI say where?" ;;
+*-) why="a null reply" ;;
+*) why="redis-cli says: $(printf %s "$reply" | head -n 1)" ;;
+esac
+fail 1 "Redis at $(where ${REDIS_CLI-}) did not confirm a token: $why"

@@ -1,15 +1,17 @@
 """Issue a token from Python: `issue.py USER ACL TTL`. Prints the token and nothing else.
 
-REDIS_URL says where Redis is, and holds the password if there is one. Besides this project, which
-brings `redis` along, nothing is needed.
+REDIS_URL says where Redis is, and holds the password if there is one; REDIS_CA names the PEM file
+of a CA of your own, for rediss://. Besides this project, which brings `redis` along, nothing is
+needed.
 """
 
 import os
 import sys
+from pathlib import Path
 
 import redis
 
-from tokens.issue import Issuer, NotIssued, connect
+from tokens.issue import Issuer, NotIssued, TlsFiles, connect, explain
 
 ATTEMPTS = 3
 
@@ -33,14 +35,17 @@ def main() -> None:
         ttl_s = int(ttl)
     except ValueError:
         sys.exit(_told("give it a user, an ACL and the seconds that the token lives", 2))
+    url = os.environ.get("REDIS_URL", "redis://127.0.0.1")
+    ca = os.environ.get("REDIS_CA")
+    tls = TlsFiles(ca_file=Path(ca) if ca else None)
     try:
         # Once per program, not per token: the client keeps its connections.
-        with connect(os.environ.get("REDIS_URL", "redis://127.0.0.1")) as client:
+        with connect(url, tls=tls) as client:
             print(issue(Issuer(client), user, acl, ttl_s))
     except ValueError as error:  # which field, its value, and what is allowed
         sys.exit(_told(str(error), 2))
     except (NotIssued, redis.RedisError) as error:
-        sys.exit(_told(f"Redis did not confirm a token: {type(error).__name__}", 1))
+        sys.exit(_told(f"Redis did not confirm a token: {explain(url, error)}; see REDIS_URL", 1))
 
 
 def _told(sentence: str, code: int) -> int:

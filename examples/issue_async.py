@@ -1,17 +1,19 @@
 """Issue a token from asyncio: `issue_async.py USER ACL TTL`. Prints the token and nothing else.
 
-REDIS_URL says where Redis is, and holds the password if there is one. Besides this project, which
-brings `redis` along, nothing is needed.
+REDIS_URL says where Redis is, and holds the password if there is one; REDIS_CA names the PEM file
+of a CA of your own, for rediss://. Besides this project, which brings `redis` along, nothing is
+needed.
 """
 
 import asyncio
 import os
 import sys
 from contextlib import aclosing
+from pathlib import Path
 
 import redis
 
-from tokens.issue import AsyncIssuer, NotIssued, connect_async
+from tokens.issue import AsyncIssuer, NotIssued, TlsFiles, connect_async, explain
 
 ATTEMPTS = 3
 TIMEOUT_S = 5
@@ -37,15 +39,17 @@ async def main() -> int:
         ttl_s = int(ttl)
     except ValueError:
         return _told("give it a user, an ACL and the seconds that the token lives", 2)
+    url = os.environ.get("REDIS_URL", "redis://127.0.0.1")
+    ca = os.environ.get("REDIS_CA")
+    tls = TlsFiles(ca_file=Path(ca) if ca else None)
     try:
         # Once per program, not per token: the client keeps its connections.
-        url = os.environ.get("REDIS_URL", "redis://127.0.0.1")
-        async with aclosing(connect_async(url)) as client:
+        async with aclosing(connect_async(url, tls=tls)) as client:
             print(await issue(AsyncIssuer(client), user, acl, ttl_s))
     except ValueError as error:  # which field, its value, and what is allowed
         return _told(str(error), 2)
     except (NotIssued, redis.RedisError, TimeoutError) as error:
-        return _told(f"Redis did not confirm a token: {type(error).__name__}", 1)
+        return _told(f"Redis did not confirm a token: {explain(url, error)}; see REDIS_URL", 1)
     return 0
 
 

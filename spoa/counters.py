@@ -28,9 +28,13 @@ UNKNOWN_ACL = "(unknown)"
 
 STORE_ERRORS = (
     *("connect", "closed", "timeout", "reply"),
-    *("auth", "readonly", "oom", "misconf", "loading", "fence", "script", "other"),
+    *("auth", "readonly", "oom", "misconf", "noreplicas", "loading", "fence", "script"),
+    *("cut", "mode", "other"),
 )
-"""Why the store failed. What is not listed counts as `other`."""
+"""Why the store failed: `cut`, the revocations cannot be read; `mode`, it is a Sentinel, say.
+
+What is not listed counts as `other`.
+"""
 
 CLOSED_BY = ("agent", "haproxy", "reset", "eof")
 """Who ended an SPOP connection, and how; `eof` is an end without DISCONNECT, usual since 3.1."""

@@ -58,7 +58,11 @@ class Fleet:
         return f"no heartbeat for {STALE_AFTER_S:.0f} s from worker {', '.join(stuck)}"
 
     def why_not_ready(self) -> str | None:
-        """Say why a request sent now would not be answered, or None when it would."""
+        """Say why a request sent now would not be answered, or None when it would.
+
+        Whichever worker it meets, and in a cluster whichever slot: what operators wait for, and not
+        a reason to take the agent away, as all agents see the same Redis.
+        """
         if self.is_draining:
             return "shutting down"
         now = time.monotonic()
@@ -69,6 +73,15 @@ class Fleet:
             return f"none of {self.counters.workers} workers is serving"
         if faults := [fault for listener in self.listeners if (fault := listener.fault())]:
             return faults[0]
-        if any(self.counters.is_store_up(index) for index in fresh):
+        return self._why_no_store(fresh)
+
+    def _why_no_store(self, fresh: Sequence[int]) -> str | None:
+        """Name the workers without a store. HAProxy asks any of them: those answer 503."""
+        without = [index for index in fresh if not self.counters.is_store_up(index)]
+        if not without:
             return None
-        return self.store_fault() or "no worker can use the store"
+        if fault := self.store_fault():
+            return fault
+        if len(without) == len(fresh):
+            return "no worker can use the store: its log says why"
+        return f"no store for worker {', '.join(map(str, without))}: its log says why"

@@ -114,7 +114,11 @@ class KatCollector(Collector):
 
     def _store(self, cells: Sequence[int]) -> Iterator[Metric]:
         counters = self._fleet.counters
-        up = GaugeMetricFamily("kat_store_up", "1 while a worker can use Redis.", labels=["worker"])
+        up = GaugeMetricFamily(
+            "kat_store_up",
+            "1 while a worker can use Redis, a cluster as a whole.",
+            labels=["worker"],
+        )
         for index in range(counters.workers):
             up.add_metric([str(index)], counters.is_store_up(index))
         yield up

@@ -33,8 +33,10 @@ FIELD: Final = b"e"
 _CAUTION: Final = 4
 
 _SUMMARISED: Final = frozenset({b"refused", b"replayed"})
+_SESSIONS_OWN: Final = frozenset({b"session", b"logout"})
 _USUAL: Final = b'{"event":"%b","acl":"%b","kid":"%b","user":"%b","src":"%b","id":"%b"}'
-_NO_ID: Final = b'{"event":"%b","acl":"%b","kid":"%b","user":"%b","src":"%b"}'
+_OF_SESSION: Final = _USUAL.replace(b"}", b',"sid":"%b"}')
+_NO_ID: Final = _USUAL.replace(b',"id":"%b"', b"")
 _PLAIN: Final = bytes(char for char in range(0x20, 0x100) if char not in b'"\\\x7f')
 """What a JSON text holds as it is, provided that all of it is UTF-8."""
 
@@ -42,10 +44,11 @@ _MAX_ID_BYTES: Final = 128
 _REMEMBERED: Final = 4096
 
 _is_moment = re.compile(rb"[1-9][0-9]{0,15}").fullmatch
+_is_sid = re.compile(rb"[0-9a-f]{12}").fullmatch
 _hide_tokens = re.compile(rb"kat_[0-9A-Za-z]{38}").sub
 
-_Facts = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
-"""Of an event with nothing special about it: event, acl, kid, user, src, id."""
+_Facts = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+"""Of an event with nothing special about it: event, acl, kid, user, src, id and sid, or b""."""
 
 
 def entry(key: bytes, events: Sequence[Mapping[str, object]], max_entries: int) -> Command:
@@ -81,8 +84,8 @@ class Journal:
     ) -> None:
         """Note what became of a request, for an ACL of the configuration.
 
-        `detail` says why it was `refused`; or when and from where the token of a `replayed` one was
-        consumed: "<ms> <address>".
+        `detail` says why it was `refused`; when and from where the token of a `replayed` one was
+        consumed: "<ms> <address>"; or the sid of a `session` that was opened, or ended (`logout`).
         """
         acl = check.acl
         name = check.unique_id
@@ -94,12 +97,12 @@ class Journal:
         if (
             user
             and src
-            and not detail
+            and (not detail or (what in _SESSIONS_OWN and name and _is_sid(detail)))
             and len(kid) == KID_CHARS
             and len(name) <= _MAX_ID_BYTES
             and name.isascii()
         ):
-            self._usual.append((what, acl, kid, user, src, name))
+            self._usual.append((what, acl, kid, user, src, name, detail))
         else:
             self._note(_event(what, acl, kid, user, src, name, detail))
 
@@ -146,10 +149,13 @@ class Journal:
 
 def _events(usual: list[_Facts]) -> list[bytes]:
     """Write events that have nothing special about them."""
-    texts = b"".join([kid + user + name for _, _, kid, user, _, name in usual])
+    texts = b"".join([kid + user + name for _, _, kid, user, _, name, _ in usual])
     if texts.translate(None, _PLAIN):
         return [_event(*facts) for facts in usual]
-    return [_USUAL % facts if facts[-1] else _NO_ID % facts[:-1] for facts in usual]
+    return [
+        _OF_SESSION % facts if facts[6] else _USUAL % facts[:6] if facts[5] else _NO_ID % facts[:5]
+        for facts in usual
+    ]
 
 
 def _summary(many: Summary) -> bytes:
@@ -172,6 +178,8 @@ def _event(  # noqa: PLR0917 - a row of facts
     if what == b"replayed":
         first_at, _, first_src = detail.partition(b" ")
         facts[b"first_src"] = first_src.removeprefix(b"-")
+    elif what in _SESSIONS_OWN:
+        facts[b"sid"] = detail[:KID_CHARS]
     else:
         facts[b"reason"] = detail
     if len(name) <= _MAX_ID_BYTES and name.decode(errors="replace").isprintable():

@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 # more honest mistakes than that in one second of one worker are a broken portal, which is one fact.
 MAX_NAMED: Final = 256
 
-MAX_PER_NAME: Final = 16
-"""Clients that are named with one token, and tokens with one client: beyond, they are one kind. So
-nobody takes all names for himself, and an honest replay beside a flood is told."""
+MAX_CLIENTS: Final = 16
+MAX_TOKENS: Final = 64
+"""How many clients are named with one token, and tokens with one client: beyond, they are one kind.
+So nobody takes all names for himself, and an honest replay beside a flood is told."""
 
 _GUESS: Final = (b"refused", b"unknown")
 _SECOND_S: Final = 1.0
@@ -72,9 +73,9 @@ class Flood:
             return True
         # The "reason" of a replay is when its token was consumed: of no use without its name.
         plain = reason if what == b"refused" else b""
-        if self._per_name[kid] >= MAX_PER_NAME and kid:
+        if self._per_name[kid] >= MAX_CLIENTS and kid:
             return self._gather((what, reason, acl, kid, b""), user, b"")
-        if self._per_name[whom] >= MAX_PER_NAME and whom:
+        if self._per_name[whom] >= MAX_TOKENS and whom:
             return self._gather((what, plain, acl, b"", whom), b"", src)
         if self._new >= MAX_NAMED:
             self._nameless[what, plain, acl] += 1

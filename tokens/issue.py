@@ -14,7 +14,9 @@ from dataclasses import replace
 from typing import Unpack
 
 import redis
+from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
 from redis.exceptions import RedisClusterException
+from redis.sentinel import MasterNotFoundError
 
 from tokens.audit import MAX_ENTRIES
 from tokens.order import Bindings, Desk, Issued, Order, Texts, word_record
@@ -26,8 +28,10 @@ from tokens.store.client import (
     Client,
     open_async_client,
     open_client,
+    sentence,
 )
 from tokens.store.tls import TlsFiles
+from tokens.store.url import parse_store_url
 
 __all__ = [
     "AsyncClient",
@@ -43,6 +47,7 @@ __all__ = [
     "TlsFiles",
     "connect",
     "connect_async",
+    "explain",
 ]
 
 
@@ -58,6 +63,8 @@ def connect(url: str, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = T
     """Make a client that sends no command twice. Close it when done.
 
     tokens/store/url.py has the forms of URLs: redis, rediss, unix, redis+sentinel, redis+cluster.
+    With TLS, `tls=TlsFiles(ca_file=Path("ca.pem"))` names a CA of your own, and `cert_file` and
+    `key_file` say who you are.
     Raises ValueError for one, or for TLS files, that cannot be used; redis.RedisError when a
     cluster, which is asked for its nodes at once, does not answer.
     """
@@ -70,6 +77,23 @@ def connect_async(
 ) -> AsyncClient:
     """Make an asyncio client that sends no command twice. Close it when done, with `aclose`."""
     return open_async_client(url, tls=tls, timeout_s=timeout_s)
+
+
+def explain(url: str, error: Exception) -> str:
+    """Say which Redis did what, for logs and for people: one sentence, without any secret.
+
+    `error` is what an issuer or `connect` raised. Raises ValueError for a URL that is none.
+    """
+    place = parse_store_url(url)
+    match error:
+        case NotIssued():
+            return str(error)
+        case TimeoutError():
+            return f"Redis at {place} does not answer in time"
+        case AsyncMasterNotFoundError():  # a class of its own, which quotes the whole client
+            return sentence(place, MasterNotFoundError(str(error)))
+        case _:
+            return sentence(place, error)
 
 
 class Issuer:

@@ -1,5 +1,6 @@
 """What HAProxy's files say against the configuration: one sentence for each disagreement."""
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import product
 
@@ -8,6 +9,7 @@ from spoa.config.acl import Acl
 from spoa.config.model import Config
 from tokens.policy.rule import Bind, Mode
 
+_VARIABLE = re.compile(r"var\(([\w.]+)[,)]")
 _NEEDS: Mapping[str, Mapping[Mode, tuple[str, ...]]] = {
     "check-http": {
         Mode.STRICT: ("token",),
@@ -35,10 +37,29 @@ def disagreements(config: Config, facts: HaproxyFacts, ours: frozenset[str]) -> 
         yield from _hasty(facts, proxy)
 
 
+def doubts(config: Config, facts: HaproxyFacts) -> Iterator[str]:
+    """Say what may be as somebody wants it, but rarely is; and what could not be looked at."""
+    if not any(proxy.groups for proxy in facts.proxies):
+        yield (
+            "no `send-spoe-group` found: which ACLs gates ask for, and where agents are, was not "
+            "looked at; give haproxy.cfg with --haproxy, too"
+        )
+    elif facts.backends and not facts.agents():
+        yield (
+            f"the backend {', '.join(facts.backends)} has no server in these files: where agents "
+            "are was not looked at"
+        )
+    for proxy in facts.proxies:
+        yield from _sessionless(config, facts, proxy)
+
+
 def _late(config: Config, facts: HaproxyFacts) -> Iterator[str]:
     deadline_ms = config.limits.deadline_ms
     if not facts.processing_ms:
-        yield "no spoe-agent found; give haproxy.cfg or its SPOE file with --haproxy"
+        yield (
+            "no spoe-agent found: `timeout processing`, messages and where agents are was not "
+            "looked at; give the SPOE file (kat.spoe.conf) with --haproxy, too"
+        )
     for processing_ms in facts.processing_ms:
         if processing_ms == float("inf"):
             yield "spoe-agent has no `timeout processing`: a silent agent holds requests forever"
@@ -65,14 +86,45 @@ def _unanswerable(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator
         if acl.mode not in needs:
             able = " or ".join(mode.value for mode in needs)
             yield f"{about}: only {able} can be asked so"
-        elif missing := _missing(acl, needs[acl.mode], facts.messages.get(message, set())):
+        elif missing := _missing(acl, needs[acl.mode], facts.messages.get(message, {})):
             yield f"{about}, without its arguments {', '.join(missing)}"
 
 
-def _missing(acl: Acl, needed: tuple[str, ...], sent: set[str]) -> list[str]:
+def _missing(acl: Acl, needed: tuple[str, ...], sent: Mapping[str, str]) -> list[str]:
     is_bound = acl.mode is Mode.SESSION and acl.session.bind is not Bind.OFF
     more = ("acl", "src") if is_bound else ("acl",)
     return [name for name in (*more, *needed) if name not in sent]
+
+
+def _sessionless(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
+    """Find gates that neither open the sessions of their ACL nor look at them."""
+    for name, message in product(dict.fromkeys(proxy.acls), facts.asked(proxy)):
+        acl = config.acl.get(name)
+        if message != "check-http" or acl is None or acl.mode is not Mode.SESSION:
+            continue
+        about = f"{proxy.name} asks for the ACL {name}, whose mode is session, but"
+        args = facts.messages.get(message, {})
+        if "session" in args and not _fillings(facts, args["session"]):
+            yield (
+                f"{about} {_variable(args['session'])} is never set: no cookie is looked at, "
+                "each request needs a token"
+            )
+        if "via" in args and set(_fillings(facts, args["via"])) <= {"str(header)"}:
+            yield (
+                f"{about} {_variable(args['via'])} is never set to query or form: no token "
+                "opens a session"
+            )
+
+
+def _fillings(facts: HaproxyFacts, expression: str) -> list[str]:
+    """Say what an argument may hold: what its variable is set to, or what it is itself."""
+    found = _VARIABLE.match(expression)
+    return facts.variables.get(found[1], []) if found else [expression]
+
+
+def _variable(expression: str) -> str:
+    found = _VARIABLE.match(expression)
+    return found[1] if found else expression
 
 
 def _hasty(facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spoa.check.agreement import disagreements
-from spoa.check.haproxyfile import read_haproxy_files
+from spoa.check.agreement import disagreements, doubts
+from spoa.check.haproxyfile import HaproxyFileError, read_haproxy_files
 from spoa.check.places import closed_to, fault_of, is_open_to_all
 from spoa.check.probe import NoAgent, hello
 from spoa.config.endpoint import Endpoint, UnixEndpoint, parse_tcp
+from spoa.config.file import url_in
 from spoa.config.model import Config
+from spoa.config.storeurl import holds_password
 from spoa.listen import ListenError, bind
 from spoa.supervisor.embedded import EmbeddedError, find_binary, ping
 from tokens.admin.facts import describe_store
@@ -41,13 +43,22 @@ class Finding:
         return f"{self.level:<5} {self.subject}: {self.sentence}"
 
 
-def findings(config: Config, haproxy_files: Iterable[Path]) -> Iterator[Finding]:
-    """Look at everything that `config` names outside of itself."""
+def findings(
+    config: Config, haproxy_files: Iterable[Path], config_file: Path | None = None
+) -> Iterator[Finding]:
+    """Look at everything that `config` names outside of itself, and at the file it stands in."""
+    yield from _config_file(config_file)
     yield from _directories(config)
     yield from _store(config)
     yield from _sockets(config)
     if files := list(haproxy_files):
         yield from _haproxy(config, files)
+
+
+def _config_file(file: Path | None) -> Iterator[Finding]:
+    if file and is_open_to_all(file) and holds_password(url_in(file)):
+        sentence = f"{file} holds the password of Redis and can be read by everybody here"
+        yield Finding(Level.WARN, "config", f"{sentence}: chmod o-r")
 
 
 def _directories(config: Config) -> Iterator[Finding]:
@@ -187,10 +198,12 @@ def _bindable(subject: str, endpoint: Endpoint, config: Config) -> Finding:
 def _haproxy(config: Config, files: list[Path]) -> Iterator[Finding]:
     try:
         facts = read_haproxy_files(files, os.environ)
-    except (OSError, UnicodeDecodeError) as error:
-        yield Finding(Level.FAIL, "haproxy", f"cannot be read: {error}")
+    except HaproxyFileError as error:
+        yield Finding(Level.FAIL, "haproxy", f"{error}; nothing of HAProxy was looked at")
         return
     faults = list(disagreements(config, facts, frozenset(map(str, _every_endpoint(config)))))
+    doubted = list(doubts(config, facts))
     yield from (Finding(Level.FAIL, "haproxy", sentence) for sentence in faults)
-    if not faults:
+    yield from (Finding(Level.WARN, "haproxy", sentence) for sentence in doubted)
+    if not faults and not doubted:
         yield Finding(Level.OK, "haproxy", "agrees with this configuration")

@@ -13,7 +13,12 @@ from pathlib import Path
 _VARIABLE = re.compile(r"\$\{(\w+)(?:\[\*\])?(?:-([^}]*))?\}|\$(\w+)")
 _TIME = re.compile(r"(\d+)(us|ms|s|m|h|d)?", re.ASCII)
 _DEFINED = re.compile(r"(!?)\s*defined\((\w+)\)", re.ASCII)
+_SET_VAR = re.compile(r"set-var(?:-fmt)?\(([\w.]+)[,)]")
 _MS = {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+class HaproxyFileError(Exception):
+    """One of the files cannot be read. The message is a sentence with its name."""
 
 
 @dataclass(slots=True)
@@ -43,8 +48,10 @@ class HaproxyFacts:
     """Where the spoe-agents send their messages."""
     groups: dict[str, list[str]] = field(default_factory=dict)
     """The messages of each spoe-group."""
-    messages: dict[str, set[str]] = field(default_factory=dict)
-    """The names of the arguments of each spoe-message."""
+    messages: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The arguments of each spoe-message, and what each of them is filled with."""
+    variables: dict[str, list[str]] = field(default_factory=dict)
+    """What rules set each variable to."""
     servers: dict[str, list[str]] = field(default_factory=dict)
     """Addresses by backend."""
     proxies: list[Proxy] = field(default_factory=list)
@@ -66,15 +73,30 @@ class HaproxyFacts:
 
 
 def read_haproxy_files(files: Iterable[Path], environ: Mapping[str, str]) -> HaproxyFacts:
-    """Read these files and the engines they name, each once. Raises OSError, UnicodeDecodeError."""
+    """Read these files and the engines they name, each once. Raises HaproxyFileError."""
     facts = HaproxyFacts()
     seen: set[Path] = set()
     for named in (files, facts.engines):
         for file in named:
             if file.resolve() not in seen:
                 seen.add(file.resolve())
-                _read(file.read_text(), environ, facts)
+                _read(_text(file), environ, facts)
     return facts
+
+
+def _text(file: Path) -> str:
+    try:
+        raw = file.read_bytes()
+        text = raw.decode()
+    except OSError as error:
+        raise HaproxyFileError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        fault = f"is not UTF-8 (at line {line}): no file of HAProxy's"
+        raise HaproxyFileError(f"{file}: {fault}") from None
+    if "\0" in text:
+        raise HaproxyFileError(f"{file}: holds a NUL: no file of HAProxy's")
+    return text
 
 
 def _read(text: str, environ: Mapping[str, str], facts: HaproxyFacts) -> None:
@@ -100,8 +122,9 @@ def _read(text: str, environ: Mapping[str, str], facts: HaproxyFacts) -> None:
             case ["messages", *names] if section:
                 facts.groups.setdefault(section, []).extend(names)
             case ["args", *args] if section:
-                names = [arg.partition("=")[0] for arg in args if "=" in arg]
-                facts.messages.setdefault(section, set()).update(names)
+                pairs = [arg.partition("=") for arg in args if "=" in arg]
+                told = {name: filled for name, _, filled in pairs}
+                facts.messages.setdefault(section, {}).update(told)
             case ["filter", "spoe", *options] if "config" in options[:-1]:
                 facts.engines.append(Path(options[options.index("config") + 1]))
             case ["server", _, address, *_] if proxy.name:
@@ -112,12 +135,14 @@ def _read(text: str, environ: Mapping[str, str], facts: HaproxyFacts) -> None:
                 proxy.inspect_delay_ms = _milliseconds(time)
             case ["tcp-request", "content", *rule]:
                 proxy.is_tcp |= rule[:1] == ["send-spoe-group"]
-                _read_rule(rule, proxy)
+                _read_rule(rule, proxy, facts)
             case ["http-request", *rule]:
-                _read_rule(rule, proxy)
+                _read_rule(rule, proxy, facts)
 
 
-def _read_rule(rule: list[str], proxy: Proxy) -> None:
+def _read_rule(rule: list[str], proxy: Proxy, facts: HaproxyFacts) -> None:
+    if len(rule) > 1 and (found := _SET_VAR.match(rule[0])):
+        facts.variables.setdefault(found[1], []).append(rule[1])
     match rule:
         case ["send-spoe-group", _, group, *_]:
             proxy.groups.append(group)

@@ -38,6 +38,7 @@ WAIT_MS = 1000
 """As long as tokens.admin.admin waits; said here for --help, which does not load redis."""
 
 _SHOWN_CHARS = 80
+_SHOWN_LINES = 10
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -47,14 +48,19 @@ def acting(
 ) -> Iterator["Admin"]:
     """Give an admin at work. What goes wrong is a sentence, and the end."""
     from tokens.admin.admin import Admin  # noqa: PLC0415 - see load_or_exit
+    from tokens.admin.fault import speaking_plainly  # noqa: PLC0415
     from tokens.store.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415
     from tokens.store.tls import TlsFiles  # noqa: PLC0415
 
     store, audit = settings.store, settings.audit
     tls = TlsFiles(store.ca_file, store.cert_file, store.key_file)
     try:
-        with Progress(sys.stderr) as progress, connect(settings.store_url, tls) as client:
-            yield Admin(
+        with (
+            Progress(sys.stderr) as progress,
+            connect(settings.store_url, tls) as client,
+            speaking_plainly(settings.store_url),
+        ):
+            who = Admin(
                 client,
                 store.prefix,
                 by=_os_user(),
@@ -63,6 +69,12 @@ def acting(
                 max_audit_entries=audit.max_entries if audit.stream else 0,
                 progress=progress,
             )
+            if store.fence and not who.is_met():
+                warn(
+                    f"no agent was ever seen here, there is no {store.prefix}fence: are store.url "
+                    "and store.prefix those of the agents?"
+                )
+            yield who
     except ValueError as error:
         fail(str(error), code=USAGE)
     except StoreFault as error:
@@ -73,7 +85,13 @@ def acting(
 def end(kept: "Kept", wait_ms: int) -> None:
     """Say what is missing from a change that was made; FAILURE, if those are replicas."""
     warn_unless_audited(is_audited=kept.is_audited)
+    warn_of_silent(kept.silent)
     asked, replicas = kept.confirmed
+    if kept.unasked:
+        fail(
+            f"it is done, but whether replicas have it cannot be told: {kept.unasked}",
+            code=FAILURE,
+        )
     if not kept.confirmed.is_enough:
         fail(
             f"{replicas} of {asked} replicas confirmed within {wait_ms} ms: it is done, but if the "
@@ -85,6 +103,22 @@ def end(kept: "Kept", wait_ms: int) -> None:
 def warn_unless_audited(*, is_audited: bool) -> None:
     if not is_audited:
         warn("it is done, but Redis refuses to tell of it in the audit stream")
+
+
+def warn_of_silent(names: Sequence[str]) -> None:
+    for name in names:
+        warn(
+            f"the primary {name} does not answer: what only it has was not looked at; "
+            "run this once more when it is back"
+        )
+
+
+def warn_of_each(sentences: Sequence[str]) -> None:
+    """Say so many of them, and how many there are."""
+    for sentence in sentences[:_SHOWN_LINES]:
+        warn(sentence)
+    if len(sentences) > _SHOWN_LINES:
+        warn(f"and {len(sentences) - _SHOWN_LINES} more such")
 
 
 def warn(sentence: str) -> None:
@@ -102,6 +136,8 @@ def kept_fields(kept: "Kept") -> dict[str, object]:
     return {
         "replicas": {"asked": asked, "confirmed": replicas},
         "audited": kept.is_audited,
+        **({"unasked": kept.unasked} if kept.unasked else {}),
+        **({"silent": list(kept.silent)} if kept.silent else {}),
     }
 
 
@@ -147,12 +183,23 @@ def shown(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Write several as a person would: a, b and c."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _os_user() -> str:
-    """Name who runs this, by the system and not by the environment."""
+    """Name who runs this: the one who became root by sudo, else as the system says.
+
+    The environment may say anything, so it is believed for a name that the system knows.
+    """
+    with contextlib.suppress(KeyError, ValueError):
+        return pwd.getpwnam(os.environ["SUDO_USER"]).pw_name
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -13,7 +13,7 @@ from spoa.cli.grant import grant
 from spoa.cli.inspect import inspect
 from spoa.cli.issue import issue
 from spoa.cli.revoke import revoke
-from spoa.cli.secret import refuse_tokens
+from spoa.cli.secret import refuse_tokens, refuse_what_is_no_text
 from spoa.cli.serve import serve
 from spoa.version import version
 
@@ -21,7 +21,9 @@ from spoa.version import version
 class _Commands(TyperGroup):
     # Any: click's Context, or that of the click which newer versions of typer bring along.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        refuse_tokens(args)  # before anybody says which of the arguments is wrong
+        # Before anybody says which of the arguments is wrong.
+        refuse_tokens(args)
+        refuse_what_is_no_text(args)
         return super().parse_args(ctx, args)
 
 

@@ -19,7 +19,7 @@ from spoa.cli.auditwanted import (
     read_name,
     read_network,
 )
-from spoa.cli.output import discard_stdout
+from spoa.cli.output import discard_stdout, expect_reader
 from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
 
 if TYPE_CHECKING:
@@ -58,10 +58,12 @@ def audit(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it happens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    utc: Annotated[bool, typer.Option("--utc", help="Take and print times in UTC.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Print what happened, oldest first."""
+    """Print what happened, oldest first.
+
+    Times are UTC, and so is one that you give without a zone.
+    """
     settings = load_or_exit(config)
 
     from tokens.admin.auditlog import Trail, Wanted  # noqa: PLC0415 - see load_or_exit
@@ -77,11 +79,11 @@ def audit(
         acl=read_name("--acl", "acl", acl),
         event=read_event(event),
     )
-    begin = read_moment("--since", since, is_utc=utc)
-    end = read_moment("--until", until, is_utc=utc)
+    begin = read_moment("--since", since)
+    end = read_moment("--until", until)
     if wanted == Wanted() and not (begin or end or number):
         number = DEFAULT_NUMBER
-    screen = _Screen(is_json=as_json, is_utc=utc)
+    screen = _Screen(is_json=as_json)
     trail = Trail(Keys(settings.store.prefix).audit, _say)
     reach = partial(connect, settings.store_url, settings.store.tls)
     try:
@@ -105,9 +107,8 @@ def audit(
 class _Screen:
     """Prints events in the way that was asked for."""
 
-    def __init__(self, *, is_json: bool, is_utc: bool) -> None:
+    def __init__(self, *, is_json: bool) -> None:
         self._is_json = is_json
-        self._is_utc = is_utc
         self._is_headed = is_json
 
     def show(self, events: Iterable["Event"]) -> None:
@@ -115,7 +116,7 @@ class _Screen:
             if not self._is_headed:
                 self._is_headed = True
                 print(header())
-            print(json_line(event) if self._is_json else row(event, is_utc=self._is_utc))
+            print(json_line(event) if self._is_json else row(event))
         sys.stdout.flush()  # whoever follows wants to see it now
 
 
@@ -138,10 +139,12 @@ def _follow(reach: "Reach", trail: "Trail", wanted: "Wanted", screen: _Screen) -
                         _say("Redis answers again")
                         said = ""
                     screen.show(events)
+                    expect_reader()
         except StoreFault as error:
             if str(error) != said:
                 said = str(error)
                 _say(f"{said}; waiting for it")
+            expect_reader()
             time.sleep(_TRY_AGAIN_S)
 
 

@@ -5,13 +5,15 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from spoa.cli.admin import moment
+
 if TYPE_CHECKING:
     from tokens.admin.auditlog import Event
 
 # With the time they fill a terminal of 80. Nothing is ever cut: who was refused, and why, is what
 # somebody looks for; what is longer moves the rest of its line.
-_COLUMNS = {"event": 8, "acl": 10, "user": 11, "src": 15, "kid": 12}
-_TIME_CHARS = 19
+_COLUMNS = {"event": 8, "acl": 10, "user": 10, "src": 15, "kid": 12}
+_TIME_CHARS = 20
 _MOMENTS = ("first_at", "since", "until")
 _LONG = "id"
 """A fact that few look at, and that pushes the others out of sight."""
@@ -25,13 +27,13 @@ def header() -> str:
     return " ".join(("TIME".ljust(_TIME_CHARS), *names)).rstrip()
 
 
-def row(event: "Event", *, is_utc: bool) -> str:
+def row(event: "Event") -> str:
     """Write the usual facts in columns, and the others behind them with their names."""
     facts = dict(event.facts)
     cells = [_text(facts.pop(name, "")).ljust(width) for name, width in _COLUMNS.items()]
     names = sorted(facts, key=lambda name: name == _LONG)
-    others = [f"{_text(name)}={_fact(name, facts[name], is_utc=is_utc)}" for name in names]
-    return " ".join((_time(event.at_ms, is_utc=is_utc), *cells, *others)).rstrip()
+    others = [f"{_text(name)}={_fact(name, facts[name])}" for name in names]
+    return " ".join((moment(event.at_ms), *cells, *others)).rstrip()
 
 
 def json_line(event: "Event") -> str:
@@ -41,15 +43,10 @@ def json_line(event: "Event") -> str:
     return json.dumps(told | dict(event.facts) | told)
 
 
-def _fact(name: str, value: object, *, is_utc: bool) -> str:
+def _fact(name: str, value: object) -> str:
     if name in _MOMENTS and isinstance(value, int) and 0 <= value < _MAX_MS:
-        return _time(value, is_utc=is_utc).replace(" ", "T")
+        return moment(value)
     return _text(value)
-
-
-def _time(at_ms: int, *, is_utc: bool) -> str:
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return f"{at if is_utc else at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _text(value: object) -> str:

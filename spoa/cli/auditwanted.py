@@ -55,8 +55,8 @@ def read_event(text: str | None) -> str | None:
     return text
 
 
-def read_moment(option: str, text: str | None, *, is_utc: bool) -> Moment | None:
-    """Take a duration, for so long ago; or a time, which is local unless it says otherwise."""
+def read_moment(option: str, text: str | None) -> Moment | None:
+    """Take a duration, for so long ago; or a time, which is UTC unless it says otherwise."""
     from spoa.config.duration import parse_duration  # noqa: PLC0415 - see load_or_exit
 
     if text is None:
@@ -64,15 +64,15 @@ def read_moment(option: str, text: str | None, *, is_utc: bool) -> Moment | None
     try:
         ago_ms = parse_duration(text) * 1000
     except ValueError:
-        at_ms = _at_ms(option, text, is_utc=is_utc)
+        at_ms = _at_ms(option, text)
         return lambda _: at_ms
     return lambda now_ms: max(0, now_ms - ago_ms)
 
 
-def _at_ms(option: str, text: str, *, is_utc: bool) -> int:
+def _at_ms(option: str, text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None and is_utc:
+        if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return max(0, int(moment.timestamp() * 1000))
     except (ValueError, OverflowError, OSError):

@@ -10,7 +10,9 @@ from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
 
 if TYPE_CHECKING:
     from tokens.admin.admin import Kept
-    from tokens.admin.block import Block, Blocker
+    from tokens.admin.block import Block, Blocked, Blocker
+
+_SHOWN_CHARS = 60
 
 
 def block(
@@ -34,7 +36,7 @@ def block(
     if address is None and (lift or duration is not None):
         fail("name an address or a network", code=USAGE)
     if address is not None and lift is (duration is not None):
-        fail(f"{address!a}: say either --for how long, or --lift", code=USAGE)
+        fail(f"{ascii(address)[:_SHOWN_CHARS]}: say either --for how long, or --lift", code=USAGE)
     ttl_s = None if duration is None else admin.seconds(duration)
     settings = load_or_exit(config)
 
@@ -70,12 +72,20 @@ def _lift(blocker: "Blocker", address: str, *, as_json: bool) -> "Kept":
     return kept
 
 
-def _print_block(blocked: "Block", kept: "Kept", *, as_json: bool) -> None:
+def _print_block(blocked: "Blocked", kept: "Kept", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**blocked._asdict(), **admin.kept_fields(kept)}))
     else:
-        print(f"{blocked.member} is blocked until {admin.moment(blocked.until_ms)}")
+        print(
+            f"{blocked.member} is blocked until {admin.moment(blocked.until_ms)}{_before(blocked)}"
+        )
         print(admin.replicas_line(kept))
+
+
+def _before(blocked: "Blocked") -> str:
+    """Say that a block was longer: nobody shortens one by mistake without a word."""
+    was_until_ms = blocked.was_until_ms or 0
+    return f", was until {admin.moment(was_until_ms)}" if was_until_ms > blocked.until_ms else ""
 
 
 def _list(blocks: "list[Block]", *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ def check(
     finding, exit 1 if any says FAIL.
     """
     from spoa.check.check import Finding, Level, findings  # noqa: PLC0415 - see load_or_exit
-    from spoa.config.file import ConfigError, load  # noqa: PLC0415
+    from spoa.config.file import ConfigError, file_of, load  # noqa: PLC0415
 
     try:
         settings = load(config)
@@ -31,7 +31,7 @@ def check(
         raise typer.Exit(FAILURE) from None
     print(Finding(Level.OK, "config", f"ACLs: {', '.join(settings.acl)}"))
     has_failed = False
-    for finding in findings(settings, haproxy or ()):
+    for finding in findings(settings, haproxy or (), file_of(config)):
         has_failed |= finding.level is Level.FAIL
         print(finding)
     raise typer.Exit(FAILURE if has_failed else 0)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _Text = str | None
 
+_SHOWN_CHARS = 60
+
 _HEEDED_IN = ("grant", "ip", "ip+token")
 """The modes of an ACL that ask for grants."""
 
@@ -26,7 +28,7 @@ def grant(
     ] = None,
     *,
     acl: Annotated[_Text, typer.Option(help="Which ACL it opens.")] = None,
-    user: Annotated[_Text, typer.Option(help="Who it is for.")] = None,
+    user: Annotated[_Text, typer.Option(help="Who it is for; of a list: whose.")] = None,
     duration: Annotated[_Text, typer.Option("--for", help="How long: 90s, 30m, 8h or 1d.")] = None,
     as_json: admin.AsJson = False,
     config: ConfigFile = None,
@@ -36,12 +38,14 @@ def grant(
     One that is granted for longer already is left as it is. `kat revoke --grant` ends a grant.
     """
     if address is None:
-        if user is not None or duration is not None:
+        if duration is not None:
             fail("name an address or a network", code=USAGE)
-        _print_list(_listed(acl, config), as_json=as_json)
+        _print_list(_listed(acl, user, config), as_json=as_json)
         return
     if acl is None or user is None or duration is None:
-        fail(f"{address!a}: needs --acl, --user and --for how long", code=USAGE)
+        wanted = {"--acl": acl, "--user": user, "--for how long": duration}
+        missing = [option for option, value in wanted.items() if value is None]
+        fail(f"{ascii(address)[:_SHOWN_CHARS]}: needs {admin.listed(missing)}", code=USAGE)
     ttl_s = admin.seconds(duration)
     settings = load_or_exit(config)
 
@@ -54,13 +58,19 @@ def grant(
     admin.warn_unless_audited(is_audited=granted.is_audited)
 
 
-def _listed(acl: str | None, config: "Path | None") -> "list[Grant]":
+def _listed(acl: _Text, user: _Text, config: "Path | None") -> "list[Grant]":
     settings = load_or_exit(config)
 
-    from tokens.admin.granter import Granter  # noqa: PLC0415 - see load_or_exit
+    from tokens.admin.admin import check_name  # noqa: PLC0415 - see load_or_exit
+    from tokens.admin.granter import Granter  # noqa: PLC0415
 
     with admin.acting(settings) as who:
-        return Granter(who).grants(acl)
+        if user is not None:
+            check_name("sub", user)
+        grants = Granter(who).grants(acl)
+        silent = sorted(who.nodes.silent)
+    admin.warn_of_silent(silent)
+    return [it for it in grants if user in {None, it.user}]
 
 
 def _print(granted: "Granted", acl: str, *, as_json: bool) -> None:

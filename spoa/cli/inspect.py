@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+_NO_SPOP = 1
 _UNREADABLE = 2
 
 
@@ -20,7 +21,7 @@ def inspect(
     """
     try:
         # Here and not above: the agent's own extra does not install `construct`.
-        from spoa.dissect.dissect import CaptureError, dissect  # noqa: PLC0415
+        from spoa.dissect.dissect import CaptureError, NotSpop, dissect  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         _fail(f"needs {missing.name}: install kat-spoa[inspect]")
     try:
@@ -32,8 +33,11 @@ def inspect(
     except (OSError, CaptureError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         _fail(f"cannot read {file or 'stdin'}: {reason}")
+    except NotSpop:
+        _fail(f"{file or 'stdin'} holds no frame of SPOP", _NO_SPOP)
 
 
-def _fail(sentence: str) -> NoReturn:
+def _fail(sentence: str, code: int = _UNREADABLE) -> NoReturn:
+    sys.stdout.flush()
     print(f"kat inspect: {sentence}", file=sys.stderr)
-    raise typer.Exit(_UNREADABLE) from None
+    raise typer.Exit(code) from None

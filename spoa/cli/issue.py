@@ -1,6 +1,7 @@
 """`kat issue`: one token, for trying things out and for scripts."""
 
 import json
+import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 
 _Names = list[str] | None
 
+# As seconds this is the year 5138, as milliseconds 1973: whoever writes less means seconds.
+_EARLIEST_MS = 10**11
+
+_SHOWN_CHARS = 80
+
 
 def issue(
     *,
     acl: Annotated[list[str], typer.Option(help="ACL that it opens; may be repeated.")],
     user: Annotated[str, typer.Option(help="Who it is for.")],
-    ttl: Annotated[int, typer.Option(help="Seconds it lives.")] = 60,
+    ttl: Annotated[str, typer.Option(help="How long it lives: 90s, 30m, 8h or 1d.")] = "60s",
     group: Annotated[_Names, typer.Option(help="Group of the user; may be repeated.")] = None,
     src: Annotated[_Names, typer.Option(help="Client address or network it is bound to.")] = None,
     host: Annotated[_Names, typer.Option(help="Host name it is bound to.")] = None,
@@ -32,16 +38,18 @@ def issue(
         str | None, typer.Option(help="SHA-256 of the cookie it is bound to: 64 hex digits.")
     ] = None,
     session_ttl: Annotated[
-        int | None, typer.Option(help="Seconds that a session of it lives at most.")
+        str | None, typer.Option(help="How long a session of it lives at most: 30m, 8h or 1d.")
     ] = None,
     session_idle: Annotated[
-        int | None, typer.Option(help="Seconds without a request that end such a session.")
+        str | None, typer.Option(help="How long such a session may lie idle: 90s or 30m.")
     ] = None,
     no_session: Annotated[bool, typer.Option("--no-session", help="It opens no session.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print token, kid and ttl.")] = False,
     config: ConfigFile = None,
 ) -> None:
     """Issue one token and print it, and nothing else."""
+    ttl_s = _seconds("--ttl", ttl)
+    session = _session(session_ttl, session_idle, is_refused=no_session)
     settings = load_or_exit(config)
 
     from tokens.issue import Issuer, NotIssued  # noqa: PLC0415
@@ -50,9 +58,6 @@ def issue(
 
     store, audit = settings.store, settings.audit
     tls = TlsFiles(store.ca_file, store.cert_file, store.key_file)
-    session = _session(session_ttl, session_idle, is_refused=no_session)
-    _warn_of_unknown(acl, settings)
-    _warn_of_loopback(src or ())
     try:
         with connect(settings.store_url, tls) as client:
             issued = Issuer(
@@ -64,7 +69,7 @@ def issue(
             ).issue(
                 user,
                 acl,
-                ttl,
+                ttl_s,
                 groups=group or (),
                 src=src or (),
                 host=host or (),
@@ -81,6 +86,12 @@ def issue(
     except StoreFault as error:
         is_away = isinstance(error, StoreUnreachable) and store.is_embedded
         fail(f"{error}; is `kat serve` running?" if is_away else str(error))
+    # Behind the issuing: what is refused is one sentence.
+    for name in acl:
+        _warn_of_acl(name, settings, has_session=session is not None)
+    _warn_of_loopback(src or ())
+    if nbf is not None:
+        _warn_of_nbf(nbf, ttl_s)
     warn_unless_audited(is_audited=issued.is_audited or not audit.stream)
     if as_json:
         print(json.dumps({"token": issued.token, "kid": issued.kid, "ttl": issued.ttl_s}))
@@ -88,23 +99,51 @@ def issue(
         print(issued.token)
 
 
+def _seconds(option: str, duration: str) -> int:
+    from spoa.config.duration import parse_duration  # noqa: PLC0415 - see load_or_exit
+
+    try:
+        return parse_duration(duration)
+    except ValueError as error:
+        fail(f"{option} {ascii(duration)[:_SHOWN_CHARS]}: {error}", code=USAGE)
+
+
 def _session(
-    ttl_s: int | None, idle_s: int | None, *, is_refused: bool
+    ttl: str | None, idle: str | None, *, is_refused: bool
 ) -> "SessionTerms | Literal[False] | None":
     from tokens.issue import SessionTerms  # noqa: PLC0415 - see load_or_exit
 
-    is_limited = ttl_s is not None or idle_s is not None
+    is_limited = ttl is not None or idle is not None
     if is_refused and is_limited:
         fail("--no-session leaves nothing for --session-ttl or --session-idle", code=USAGE)
     if is_refused:
         return False
-    return SessionTerms(ttl_s, idle_s) if is_limited else None
+    if not is_limited:
+        return None
+    return SessionTerms(
+        None if ttl is None else _seconds("--session-ttl", ttl),
+        None if idle is None else _seconds("--session-idle", idle),
+    )
 
 
-def _warn_of_unknown(acls: list[str], config: "Config") -> None:
-    for name in acls:
-        if name not in config.acl:
-            warn(f"the ACL {name!r} is not configured")
+def _warn_of_acl(name: str, config: "Config", *, has_session: bool) -> None:
+    """Say what this token cannot do there."""
+    if name not in config.acl:
+        warn(f"the ACL {name!r} is not configured")
+        return
+    mode = config.acl[name].mode.value
+    if mode == "ip":
+        warn(f"the ACL {name!r} looks at no token: its mode is ip; see `kat grant`")
+    elif has_session and mode != "session":
+        warn(f"the ACL {name!r} opens no sessions, so those options do nothing: its mode is {mode}")
+
+
+def _warn_of_nbf(nbf_ms: int, ttl_s: int) -> None:
+    """Compare with this machine's clock: Redis's decides, but an issuer may not ask for it."""
+    if 0 < nbf_ms < _EARLIEST_MS:
+        warn(f"--nbf {nbf_ms} is milliseconds, and looks like seconds: it is long over")
+    elif nbf_ms >= (time.time() + ttl_s) * 1000:
+        warn(f"--nbf {nbf_ms} is after the end of the token, which opens nothing; see --ttl")
 
 
 def _warn_of_loopback(addresses: "Sequence[str]") -> None:

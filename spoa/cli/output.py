@@ -4,8 +4,10 @@ Elsewhere a full disk is blamed on whatever was read meanwhile, or ends in a tra
 stdout swallows a token without a word, and its number goes to the next socket that is opened.
 """
 
+import errno
 import io
 import os
+import select
 import sys
 
 _FD = 1
@@ -42,6 +44,17 @@ def replace_stdout() -> None:
         errors=old.errors if old else "strict",
         line_buffering=old is not None and old.isatty(),
     )
+
+
+def expect_reader() -> None:
+    """Raise NotWritten, if stdout is a pipe that nobody reads any more.
+
+    Else only the next write would find out, and who waits for something to write may wait for ever.
+    """
+    end = select.poll()
+    end.register(_FD, 0)  # POLLERR and POLLHUP need no asking
+    if end.poll(0):
+        raise NotWritten(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
 
 def discard_stdout() -> None:

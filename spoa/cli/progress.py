@@ -24,7 +24,8 @@ class Progress:
             return
         self._draw_at = self._clock() + _REDRAW_S
         self._is_drawn = True
-        self._screen.write(f"\rlooked at {looked:,} of {total:,} keys\x1b[K")
+        of_how_many = f" of {total:,}" if total else ""
+        self._screen.write(f"\rlooked at {looked:,}{of_how_many} keys\x1b[K")
         self._screen.flush()
 
     def __enter__(self) -> Self:

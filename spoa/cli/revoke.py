@@ -7,30 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spoa.cli import admin
+from spoa.cli import admin, revoked
 from spoa.cli.secret import read_secret
-from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
+from spoa.cli.settings import FAILURE, USAGE, ConfigFile, fail, load_or_exit
 
 if TYPE_CHECKING:
     from tokens.admin.admin import Admin
-    from tokens.admin.revoke import Revoked, Revoker
+    from tokens.admin.revoke import Revoker
+    from tokens.admin.revoked import Revoked
 
 _Text = str | None
 _Act = Callable[["Revoker"], "Revoked"]
 
 _WORD = "all"
 """What to type for --all."""
-
-_REFUSED = {
-    "kid": "token {name}, and whatever it opened",
-    "token": "this token, and whatever it opened",
-    "user": "whatever was issued to user {name} before {moment}",
-    "group": "whatever was issued to members of group {name} before {moment}",
-    "acl": "whatever was issued for ACL {name} before {moment}",
-    "all": "whatever was issued before {moment}",
-}
-
-_UNCOUNTED = ("group", "acl", "all")
 
 
 def revoke(
@@ -74,9 +64,13 @@ def revoke(
     }
     selectors = {selector: name for selector, name in chosen.items() if name is not None}
     if len(selectors) != 1:
-        given = " and ".join(f"--{selector}" for selector in selectors) or "none"
+        given = [f"--{selector}" for selector in selectors] or ["none"]
+        verb = "was" if len(given) == 1 else "were"
         wanted = " ".join(f"--{selector}" for selector in chosen)
-        fail(f"takes exactly one of {wanted}; {given} was given", code=USAGE)
+        fail(
+            f"takes exactly one of {wanted}; {admin.listed(given)} {verb} given",
+            code=USAGE,
+        )
     ((selector, name),) = selectors.items()
     settings = load_or_exit(config)
     act = _act(selector, name, acl)
@@ -86,12 +80,16 @@ def revoke(
     with admin.acting(settings, replicas=replicas, wait_ms=wait_ms) as admin_:
         done, still = _revoke(admin_, act, grant, acl)
     if as_json:
-        print(json.dumps(_fields(done)))
+        print(json.dumps(revoked.fields(done, selector)))
     else:
-        _print(done, selector, admin.shown(name))
-    for where in still:
-        admin.warn(where)
+        revoked.print_done(done, selector, admin.shown(name))
+    admin.warn_of_each(still)
+    undone = revoked.undone(done, selector, admin.shown(name))
+    for sentence in undone:
+        print(f"kat: {sentence}", file=sys.stderr)
     admin.end(done.kept, wait_ms)
+    if undone:
+        raise typer.Exit(FAILURE)
 
 
 def _act(selector: str, name: str, acl: str | None) -> _Act:
@@ -129,11 +127,12 @@ def _revoke(
     done = act(Revoker(who))
     around = networks_around(grant) if grant is not None else frozenset()
     grants = Granter(who).grants(acl) if around else []
-    return done, [
-        f"{grant} is still granted at ACL {it.acl}, by {it.member}"
+    by_networks = {
+        f"{grant} is still granted at ACL {it.acl}, by {it.member}": None
         for it in grants
         if it.member in around
-    ]
+    }
+    return done, [*by_networks, *map(revoked.still, done.still)]
 
 
 def _token() -> bytes:
@@ -166,38 +165,3 @@ def _confirm() -> None:
     )
     if sys.stdin.readline().strip() != _WORD:
         fail("nothing was revoked")
-
-
-def _print(done: "Revoked", selector: str, name: str) -> None:
-    found = [
-        admin.count(number, noun)
-        for number, noun in ((done.tokens, "token"), (done.sessions, "session"))
-        if number
-    ]
-    if done.grants:
-        found.append(admin.count(done.grants, "grant"))
-    if found or selector not in _UNCOUNTED:
-        print(f"{done.total} revoked{': ' if found else ''}{', '.join(found)}")
-    if done.consumed:
-        print(f"{admin.count(done.consumed, 'token')} of that kid was consumed already")
-    if done.cut_ms is not None:
-        what = _REFUSED[selector].format(name=name, moment=admin.moment(done.cut_ms))
-        print(f"refused from now on: {what}")
-    if selector in _UNCOUNTED:
-        print("not counted: tokens and sessions, of which there is no list")
-    if selector == "group":
-        print("not ended: IP grants, which name no group; see --grant, --user and --acl")
-    if done.cut_ms is not None or done.total:
-        print(admin.replicas_line(done.kept))
-
-
-def _fields(done: "Revoked") -> dict[str, object]:
-    return {
-        "revoked": done.total,
-        "tokens": done.tokens,
-        "consumed": done.consumed,
-        "sessions": done.sessions,
-        "grants": done.grants,
-        "cut_ms": done.cut_ms,
-        **admin.kept_fields(done.kept),
-    }

@@ -17,7 +17,12 @@ def _duration(value: object) -> int:
 
 
 def _idle(value: object) -> int | None:
-    return (_duration(value) or None) if value not in ("off", None) else None
+    if value in ("off", None):
+        return None
+    # Elsewhere 0 means "at once" as often as "never": whoever writes it is asked which.
+    if not (idle_s := _duration(value)):
+        raise ValueError('must be at least 1s, or "off": then it may lie idle until its end')
+    return idle_s
 
 
 def _within(ttl_s: int, longest_s: int) -> int:

@@ -23,6 +23,9 @@ OF_HAPROXY = ("KAT_ACL", "KAT_LOG")
 # More than anybody writes; a mistaken path to a disk image is refused, not read.
 MAX_FILE_BYTES = 1024 * 1024
 
+# What of [store] is shown as it is when it is wrong.
+_PLAIN = {("store", "prefix"), ("store", "fence"), ("store", "clock_skew_ms")}
+
 Tree = dict[str, object]
 Key = tuple[str, ...]
 
@@ -41,7 +44,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     Raises ConfigError with all mistakes, each with its file or variable, key, value and what is
     allowed.
     """
-    file = path or _file_of(environ)
+    file = file_of(path, environ)
     tree = _read(file) if file else {}
     names = [name for name in environ if _is_ours(name)]
     unknown = [name for name in names if _key(name) not in _settings(_key(name))]
@@ -61,7 +64,18 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     return config
 
 
-def _file_of(environ: Mapping[str, str]) -> Path | None:
+def url_in(file: Path) -> str:
+    """Return the store's URL as this file has it, whatever overrides it. Raises ConfigError."""
+    match _read(file):
+        case {"store": {"url": str(url)}}:
+            return url
+    return ""
+
+
+def file_of(path: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Say which file is read; None, if nobody names one and the default one is not there."""
+    if path:
+        return path
     if named := environ.get("KAT_CONFIG"):
         return Path(named)
     try:
@@ -173,7 +187,7 @@ def _value(tree: Tree, key: Key) -> str:
 
 
 def _shown(key: Key, value: object) -> list[str]:
-    """Show a value, but no container, and in `store` only a URL or a path: it may be a password."""
+    """Show a value, but no container, and no text in `store` that may be a password."""
     match value:
         case None:
             return []
@@ -184,8 +198,10 @@ def _shown(key: Key, value: object) -> list[str]:
         case _:
             if key[-1].endswith("_file") and str(value).startswith("/"):
                 return [repr(value)]
-            is_url = key[0] == "store" or "://" in str(value)
-            return [without_password(value) if is_url else repr(value)]
+            is_plain = key in _PLAIN or key[0] != "store"
+            return [
+                repr(value) if is_plain and "://" not in str(value) else without_password(value)
+            ]
 
 
 def _allowed(fault: ErrorDetails, key: Key) -> str:

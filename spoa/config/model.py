@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import quote
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from spoa.config.acl import Acl
@@ -18,8 +18,17 @@ from spoa.config.places import default_run_dir, default_state_dir
 from spoa.config.section import Section, absolute
 from spoa.config.sections import Audit, Limits, Listen, Log, Store
 from tokens.policy.rule import AclRule
+from tokens.spelling import RULES
 
-AclName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+def _acl_name(name: str) -> str:
+    is_right, rule = RULES["acl"]
+    if not is_right(name):
+        raise ValueError(f"must be {rule}")
+    return name
+
+
+AclName = Annotated[str, AfterValidator(_acl_name)]
 
 
 class Config(Section):

@@ -1,6 +1,7 @@
 """Where the agent listens, where its tokens are, what it bears, and how it speaks."""
 
 import grp
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,8 @@ from tokens.store.url import parse_store_url
 MAX_WORKERS = 512
 # HAProxy keeps a frame in one buffer. 1 MiB is 64 default buffers.
 MAX_FRAME_BYTES = 1024 * 1024
+
+_is_prefix = re.compile(r"[A-Za-z0-9:_.-]{1,32}").fullmatch
 
 
 def _items(value: object) -> object:
@@ -102,7 +105,7 @@ class Store(Section):
     """Which Redis holds the tokens."""
 
     url: str = Field(default=EMBEDDED, repr=False)
-    prefix: str = Field(default="kat:", pattern=r"^[A-Za-z0-9:_.-]{1,32}$")
+    prefix: str = "kat:"
     fence: StrictBool = True
     clock_skew_ms: StrictInt = Field(default=2000, ge=0, le=60_000)
     ca_file: TlsFile = None
@@ -115,6 +118,13 @@ class Store(Section):
     def _url(cls, url: str) -> str:
         check_store_url(url)
         return url
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix(cls, prefix: str) -> str:
+        if not _is_prefix(prefix):
+            raise ValueError("must be 1 to 32 of A-Z a-z 0-9 : _ . -")
+        return prefix
 
     @field_validator("ca_file", "cert_file", "key_file")
     @classmethod

@@ -2,7 +2,7 @@
 
 import re
 
-from tokens.store.url import FORMS, NoStoreUrl, parse_store_url
+from tokens.store.url import FORMS, NoStoreUrl, SentinelUrl, parse_store_url
 
 EMBEDDED = "embedded"
 HIDDEN = "***"
@@ -25,6 +25,16 @@ def check_store_url(url: str) -> None:
         parse_store_url(url)
     except NoStoreUrl:
         raise ValueError(f'must be "{EMBEDDED}", {FORMS}') from None
+
+
+def holds_password(url: str) -> bool:
+    """Tell whether somebody who reads this URL can log in."""
+    try:
+        store = parse_store_url(url)
+    except ValueError:
+        return False
+    logins = [store.login, *([store.sentinel_login] if isinstance(store, SentinelUrl) else [])]
+    return any(login.password for login in logins)
 
 
 def without_password(value: object) -> str:

@@ -13,11 +13,13 @@ from spoa.spop import schema
 from spoa.spop.constants import FRAME_LENGTH_BYTES, MAX_REASSEMBLED_BYTES, FrameFlag, FrameType
 from spoa.spop.schema import SchemaError
 
-__all__ = ["MAX_FRAME_BYTES", "CaptureError", "dissect"]
+__all__ = ["MAX_FRAME_BYTES", "CaptureError", "NotSpop", "dissect"]
 
 # HAProxy's frames are a buffer at most, 16 KiB unless tuned. What claims to be longer than a
 # mebibyte is another protocol: the first four bytes of "GET /" are a frame of 1.1 GB.
 MAX_FRAME_BYTES = 1 << 20
+
+_KINDS = frozenset(map(int, FrameType))
 
 _OTHER_PROTOCOLS = {
     b"\x16\x03": "a TLS handshake",
@@ -26,10 +28,15 @@ _OTHER_PROTOCOLS = {
 }
 
 
+class NotSpop(Exception):
+    """The capture has bytes, but no frame of SPOP among them."""
+
+
 def dissect(capture: BufferedReader, *, show_secrets: bool = False) -> Iterator[str]:
     """Yield the lines of the tree as soon as their frames are complete.
 
-    Raises CaptureError when there is nothing to show or a transcript is none; OSError.
+    Raises CaptureError when there is nothing to show or a transcript is none; NotSpop behind the
+    lines of what is none; OSError.
     """
     streams: dict[str, _Stream] = {}
     for segment in read_capture(capture):
@@ -44,12 +51,16 @@ def dissect(capture: BufferedReader, *, show_secrets: bool = False) -> Iterator[
         raise CaptureError("the capture is empty")
     for stream in streams.values():
         yield from stream.end()
+    if not any(stream.has_frames for stream in streams.values()):
+        raise NotSpop
 
 
 class _Stream:
     """One direction: what has arrived of it and is not yet a frame."""
 
     def __init__(self, direction: str, *, show_secrets: bool) -> None:
+        self.has_frames = False
+        """Whether any of it was SPOP: a frame of a known type, good or bad."""
         self._direction = direction
         self._show_secrets = show_secrets
         self._offset = 0
@@ -115,6 +126,7 @@ class _Stream:
             yield self._line(len(whole), f"frame length={length}")
             yield from cursor.malformed(error)
             return
+        self.has_frames |= kind in _KINDS
         head = f"{_kind(kind)} length={length} flags={_flags(flags)} stream={ids[0]} frame={ids[1]}"
         yield self._line(len(whole), head)
         if kind == FrameType.UNSET or not schema.is_whole(flags):

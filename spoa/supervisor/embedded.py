@@ -32,7 +32,7 @@ _LAST_WORDS_BYTES = 1024
 # Append-only, not snapshots: a revocation must survive a crash of Redis although the sessions it
 # ended survive too, and a snapshot forgets the last minute. Flushed every second: flushing each
 # write would cost a disk write per batch, and what a power cut may take back is one second.
-# noeviction: an evicted tombstone would make a consumed token whole again.
+# noeviction: an evicted token is gone before its time, a replay of it looks like a guess.
 _CONFIG = """\
 port 0
 protected-mode yes

@@ -99,7 +99,15 @@ class Supervisor:
         if not self._is_announced and len(self._fleet.serving) == len(self._slots):
             self._is_announced = True
             notify("READY=1")
-            log.info("ready", extra=fields(workers=len(self._slots)))
+            # Not whether Redis is up: a worker that has just begun to serve is still greeting it.
+            # Who waits for Redis as well, waits for /readyz.
+            log.info("ready", extra=fields(workers=len(self._slots), store=self._store_state()))
+
+    def _store_state(self) -> str:
+        """Say how Redis stands: `ready` alone reads as if it could be used."""
+        counters = self._fleet.counters
+        is_up = all(counters.is_store_up(slot.index) for slot in self._slots)
+        return "up" if is_up else "not reached yet: see /readyz"
 
     def _next_start_s(self) -> float | None:
         restarts = [slot.restarts for slot in self._slots] + [self._redis_restarts]

@@ -1,6 +1,7 @@
 """The decision table: what the agent answers, and what the visitor and the application get."""
 
 import json
+import re
 import socket
 import time
 from ipaddress import ip_address
@@ -260,3 +261,28 @@ def test_while_the_application_is_down_nobody_is_asked(
             answer = stage.ask(f"X-KAT: {TOKEN}", PROGRAM)
             assert (answer.status, stage.asked()) == (503, [])
             assert json.loads(answer.body)
+            until(lambda: _reasons(stage)[-1:] == ["app_down"])
+
+
+def test_no_page_blames_what_nobody_asked(haproxy_binary: Path, tmp_path: Path) -> None:
+    """The 503 of an application that is down says nothing of tokens that could not be checked."""
+    with staged(haproxy_binary, tmp_path, settings={"KAT_APP": "127.0.0.1:1"}) as stage:
+        until(lambda: stage.ask(f"X-KAT: {TOKEN}").header("Retry-After") == "5")
+        for accepted in ("Accept: text/html", PROGRAM):
+            body = stage.ask(f"X-KAT: {TOKEN}", accepted).body
+            assert "Nobody can be let in at the moment" in body
+            assert "checked" not in body
+
+
+def test_the_log_says_why(stage: Stage) -> None:
+    """A line has the reason that the agent gave; without its answer, none of an earlier one."""
+    lines = len(_reasons(stage))
+    for script in (allow(), refuse(b"denied", b"replayed"), b""):
+        stage.agent.script = acknowledging(script)
+        stage.ask(f"X-KAT: {TOKEN}")
+    until(lambda: len(_reasons(stage)) == lines + 3)
+    assert _reasons(stage)[lines:] == ["ok", "replayed", "-"]
+
+
+def _reasons(stage: Stage) -> list[str]:
+    return re.findall(r" reason=(\S+) ", stage.haproxy.log())

@@ -483,12 +483,13 @@ def test_an_error_reply_is_store_unavailable(text: str, kind: str) -> None:
     [
         (Exception("KATFENCE moved"), "fence"),
         (Exception("NOPERM no"), "auth"),
+        (Exception("WRONGTYPE no hash"), "cut"),
         (None, "reply"),
         (b"OK", "reply"),
         ([], "reply"),
         ([1, b"", [b"v"]], "reply"),
     ],
-    ids=["moved", "no permission", "null", "a text", "empty", "half a field"],
+    ids=["moved", "no permission", "no hash", "null", "a text", "empty", "half a field"],
 )
 def test_who_cannot_know_what_is_revoked_says_no(last: Reply, kind: str) -> None:
     """Without the time and the cuts nothing of a batch is believed, and the store hears why."""

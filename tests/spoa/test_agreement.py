@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spoa.check.agreement import disagreements
+from spoa.check.agreement import disagreements, doubts
 from spoa.check.haproxyfile import read_haproxy_files
 from spoa.config.acl import Acl
 from spoa.config.model import Config
@@ -163,6 +163,83 @@ def test_a_door_for_an_unknown_acl_is_told(tmp_path: Path) -> None:
     text = TCP.format(delay="tcp-request inspect-delay 1s").replace("wiki", "mail")
     assert _told(tmp_path, text, {}) == [
         "a gate asks for the ACL mail, which is not configured: unknown_acl, 503"
+    ]
+
+
+def _doubted(
+    tmp_path: Path, text: str, mode: str = "session", args: str = _args(HTTP)
+) -> list[str]:
+    file = tmp_path / "haproxy.cfg"
+    spoe = SPOE.format(http=args, tcp="acl=x", logout="acl=x", processing="100ms")
+    file.write_text(f"{spoe}{text}\nbackend agents\n server a unix@/s\n")
+    config = Config(acl={"wiki": Acl(mode=Mode(mode))})
+    return list(doubts(config, read_haproxy_files([file], {})))
+
+
+WAY = "http-request set-var(txn.gate.via) str({})"
+COOKIE = "http-request set-var(txn.gate.session) req.cook(k)"
+NO_WAY = "txn.gate.via is never set to query or form: no token opens a session"
+NO_COOKIE = "txn.gate.session is never set: no cookie is looked at, each request needs a token"
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ([], [NO_COOKIE, NO_WAY]),
+        ([WAY.format("header")], [NO_COOKIE, NO_WAY]),
+        ([WAY.format("query")], [NO_COOKIE]),
+        ([COOKIE], [NO_WAY]),
+        ([COOKIE, WAY.format("header"), WAY.format("form")], []),
+        ([COOKIE, "http-request set-var(txn.gate.via,ifnotexists) str(query)"], []),
+        ([COOKIE, "http-request set-var-fmt(txn.gate.via) query"], []),
+        ([COOKIE.replace("http-request", "tcp-request content"), WAY.format("query")], []),
+        (["# " + COOKIE, "# " + WAY.format("query")], [NO_COOKIE, NO_WAY]),
+    ],
+)
+def test_sessions_that_nobody_can_have_are_told(
+    rules: list[str], told: list[str], tmp_path: Path
+) -> None:
+    """An ACL of sessions needs their cookie, and a token that came by query or form."""
+    text = "\n".join(["frontend web", *rules, WEB.format(group="check-http")])
+    about = "backend gate asks for the ACL wiki, whose mode is session, but "
+    assert _doubted(tmp_path, text) == [about + sentence for sentence in told]
+    assert _doubted(tmp_path, text, "strict") == []
+
+
+def test_an_argument_without_a_variable_needs_none(tmp_path: Path) -> None:
+    """What is sent as it is, or is not sent at all, is not missed as a variable."""
+    text = WEB.format(group="check-http")
+    args = "acl=var(txn.gate.acl) session=req.cook(k) via=str(query)"
+    assert _doubted(tmp_path, text, args=args) == []
+    assert _doubted(tmp_path, text, args="acl=var(txn.gate.acl)") == []
+
+
+def test_what_was_not_looked_at_is_told(tmp_path: Path) -> None:
+    """Of two files one alone says half of it: the other half is named, with the file it is in."""
+    file = tmp_path / "one"
+    file.write_text(SPOE.format(http="", tcp="", logout="", processing="100ms"))
+    [doubt] = doubts(Config(), read_haproxy_files([file], {}))
+    assert doubt == (
+        "no `send-spoe-group` found: which ACLs gates ask for, and where agents are, was not "
+        "looked at; give haproxy.cfg with --haproxy, too"
+    )
+    file.write_text(WEB.format(group="check-http"))
+    facts = read_haproxy_files([file], {})
+    assert list(doubts(Config(), facts)) == []
+    [fault] = disagreements(Config(acl={"wiki": Acl()}), facts, frozenset())
+    assert fault == (
+        "no spoe-agent found: `timeout processing`, messages and where agents are was not looked "
+        "at; give the SPOE file (kat.spoe.conf) with --haproxy, too"
+    )
+
+
+def test_a_backend_of_another_file_is_told(tmp_path: Path) -> None:
+    """Where agents are cannot be compared when the backend is not in the files."""
+    file = tmp_path / "haproxy.cfg"
+    spoe = SPOE.format(http=_args(HTTP), tcp="", logout="", processing="100ms")
+    file.write_text(spoe + WEB.format(group="check-http"))
+    assert list(doubts(Config(acl={"wiki": Acl()}), read_haproxy_files([file], {}))) == [
+        "the backend agents has no server in these files: where agents are was not looked at"
     ]
 
 

@@ -34,9 +34,9 @@ def _faults(subject: str, config: Config, *files: Path) -> list[str]:
 
 def test_a_good_store_is_described(place: Path, redis_server: RedisServer) -> None:
     """A store that will do is named with version, role and policy."""
-    [finding] = _about("store", _config(place, f"unix://{redis_server.socket}"))
-    assert finding.level is Level.OK
-    assert finding.sentence.endswith(", master, noeviction")
+    found = _about("store", _config(place, f"unix://{redis_server.socket}"))
+    assert [one.level for one in found] == [Level.WARN, Level.OK]  # it keeps nothing
+    assert found[1].sentence.endswith(", master, noeviction")
 
 
 def test_a_store_that_is_away_is_named(place: Path) -> None:
@@ -86,6 +86,16 @@ def test_an_audit_that_can_be_written_is_told(place: Path, redis_server: RedisSe
         with redis_server.client() as client:
             assert client.xlen("kat:audit") == entries
             client.xadd("kat:audit", {"event": "[]"})
+
+
+@pytest.mark.parametrize("ill", ["maxmemory", "min-replicas-to-write"])
+def test_an_audit_that_cannot_be_written_just_now_is_a_fault(
+    place: Path, start_redis: Callable[..., RedisServer], ill: str
+) -> None:
+    """A Redis that takes no writes takes no audit, whatever its users may do."""
+    server = start_redis(f"--{ill}", "1")
+    [fault] = _faults("audit", _config(place, f"unix://{server.socket}"))
+    assert "OOM" in fault or "used memory" in fault or "NOREPLICAS" in fault
 
 
 def test_an_audit_that_is_off_is_not_looked_at(place: Path, redis_server: RedisServer) -> None:
@@ -242,4 +252,42 @@ def test_haproxys_files_must_agree(place: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_haproxy_file_that_is_not_there_is_a_fault(place: Path) -> None:
     """A wrong path is named."""
     [sentence] = _faults("haproxy", _config(place), place / "none.cfg")
-    assert "No such file" in sentence
+    fault = f"{place}/none.cfg: cannot be read: No such file or directory"
+    assert sentence == f"{fault}; nothing of HAProxy was looked at"
+
+
+def test_sessions_with_our_own_files_are_doubted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped haproxy.cfg takes tokens from headers: no session, which is no agreement."""
+    monkeypatch.setenv("KAT_FILES", str(FILES))
+    acl = {"demo": Acl(mode=Mode.SESSION)}
+    config = _config(place, run_dir=Path("/run/kat"), acl=acl)
+    found = _about("haproxy", config, FILES / "haproxy.cfg")
+    assert [finding.level for finding in found] == [Level.WARN, Level.WARN]
+    assert "txn.gate.session is never set" in found[0].sentence
+    assert "txn.gate.via is never set to query or form" in found[1].sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "is_told"),
+    [
+        ("redis://:pw@h", 0o644, True),
+        ("redis://:pw@h", 0o640, False),
+        ("redis://user@h", 0o644, False),
+        ("redis://h", 0o644, False),
+        ("embedded", 0o644, False),
+        ("redis+sentinel://h/s?sentinel_password=pw", 0o644, True),
+        ("redis+cluster://u:pw@h", 0o644, True),
+    ],
+)
+def test_a_password_that_everybody_can_read_is_a_warning(
+    place: Path, url: str, mode: int, *, is_told: bool
+) -> None:
+    """A configuration file with a password is for the agent's user, whatever overrides it."""
+    file = place / "kat.toml"
+    file.write_text(f'[store]\nurl = "{url}"')
+    file.chmod(mode)
+    told = [one for one in findings(_config(place), [], file) if one.subject == "config"]
+    sentence = f"{file} holds the password of Redis and can be read by everybody here: chmod o-r"
+    assert told == ([Finding(Level.WARN, "config", sentence)] if is_told else [])

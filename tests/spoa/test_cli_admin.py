@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from spoa.cli.admin import moment
 from spoa.cli.app import app
 from spoa.cli.progress import QUIET_S, Progress
 from tests.support.eventually import eventually
@@ -23,6 +25,7 @@ from tests.support.topologies import Node, running_node
 from tokens.token import mint
 
 DEADLINE_S = 30
+UNFENCED = {"KAT_STORE__FENCE": "false"}
 _MAIN = "from spoa.cli import main; main()"
 
 Done = subprocess.CompletedProcess[str]
@@ -60,14 +63,14 @@ def held(client: Any) -> Holdings:
 
 @pytest.fixture
 def kat(redis_server: RedisServer) -> Kat:
-    """Run `kat` with the test's Redis."""
-    return partial(_run, KAT_STORE__URL=f"unix://{redis_server.socket}")
+    """Run `kat` with the test's Redis, which has met no agent, and nobody wonders."""
+    return partial(_run, KAT_STORE__URL=f"unix://{redis_server.socket}", **UNFENCED)
 
 
 @pytest.fixture
 def typed_kat(redis_server: RedisServer) -> Kat:
     """Do the same as a process."""
-    return partial(_as_typed, KAT_STORE__URL=f"unix://{redis_server.socket}")
+    return partial(_as_typed, KAT_STORE__URL=f"unix://{redis_server.socket}", **UNFENCED)
 
 
 # kat revoke
@@ -122,8 +125,9 @@ def test_a_user_is_revoked(kat: Kat, held: Holdings) -> None:
     held.grant("10.0.0.1")
     done = kat("revoke", "--user", "user1")
     assert (done.returncode, done.stderr) == (0, "")
-    first, second, _ = done.stdout.splitlines()
+    first, second, third, _ = done.stdout.splitlines()
     assert first == "3 revoked: 2 sessions, 1 grant"
+    assert third == "not counted: tokens, of which there is no list"
     assert second.startswith("refused from now on: whatever was issued to user user1 before 20")
     assert held.events()[-1]["by"] not in ("", None)
 
@@ -203,6 +207,9 @@ def test_the_same_in_json(kat: Kat, held: Holdings) -> None:
         "consumed": 0,
         "sessions": 1,
         "grants": 0,
+        "not_counted": ["tokens"],
+        "undone": [],
+        "still": [],
         "replicas": {"asked": 0, "confirmed": 0},
         "audited": True,
     }
@@ -241,10 +248,10 @@ SELECTORS = ("--kid 0123456789ab", "--token", "--session -", "--user u", "--grou
     ("arguments", "sentence"),
     [
         ("revoke", "takes exactly one of --kid --token --session --user --group --acl --all"),
-        *((f"revoke {one} --all --yes", "and --all was given") for one in SELECTORS),
-        ("revoke --user u --group g", "--user and --group was given"),
-        ("revoke --acl a --user u", "--user and --acl was given"),
-        ("revoke --grant 10.0.0.1 --user u", "--user and --grant was given"),
+        *((f"revoke {one} --all --yes", "and --all were given") for one in SELECTORS),
+        ("revoke --user u --group g", "--user and --group were given"),
+        ("revoke --acl a --user u", "--user and --acl were given"),
+        ("revoke --grant 10.0.0.1 --user u", "--user and --grant were given"),
         ("revoke --kid xyz", "kid: not 12 hexadecimal digits"),
         ("revoke --kid 0123456789AB", "kid: not 12 hexadecimal digits in small letters"),
         ("revoke --session xyz", "sid: not 12 hexadecimal digits"),
@@ -268,8 +275,10 @@ SELECTORS = ("--kid 0123456789ab", "--token", "--session -", "--user u", "--grou
         ("block nowhere --for 1h", "'nowhere' is neither"),
         ("block --lift 192.0.2.0/25", "a size that no agent looks for"),
         ("grant 192.0.2.7", "needs --acl, --user and --for how long"),
-        ("grant 192.0.2.7 --acl demo --user u", "needs --acl, --user and --for how long"),
-        ("grant --user u", "name an address"),
+        ("grant 192.0.2.7 --for 1h", "'192.0.2.7': needs --acl and --user"),
+        ("revoke --user u --group g --all", "; --user, --group and --all were given"),
+        ("grant --user=", "user: '' is not 1 to 128 bytes"),
+        ("grant 192.0.2.7 --acl demo --user u", "'192.0.2.7': needs --for how long"),
         ("grant --for 1h", "name an address"),
         ("grant 127.0.0.1 --acl demo --user u --for 1h", "127.0.0.1 is never granted"),
         ("grant ff02::1 --acl demo --user u --for 1h", "multicast"),
@@ -398,6 +407,215 @@ def test_a_stream_that_refuses_is_a_warning(kat: Kat, held: Holdings) -> None:
         assert "refuses to tell of it in the audit stream" in done.stderr
 
 
+# What Redis does not let an admin do.
+
+
+def test_a_full_redis_revokes(kat: Kat, held: Holdings) -> None:
+    """A revocation needs no memory that Redis does not give: it is done, and only not audited."""
+    session = held.session()
+    held.grant("10.0.0.1")
+    held.grant("10.0.0.1", user="user2")
+    held.client.config_set("maxmemory", 1)
+    try:
+        done = kat("revoke", "--user", "user1")
+        blocked = kat("block", "192.0.2.7", "--for", "1h")
+        granted = kat("grant", "10.0.0.1", "--acl", "demo", "--user", "u", "--for", "1h")
+    finally:
+        held.client.config_set("maxmemory", 0)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "2 revoked: 1 session, 1 grant")
+    assert "refused from now on" in done.stdout
+    assert "refuses to tell of it in the audit stream" in done.stderr
+    assert held.cut().is_revoked(b"", b"", b"user1", b"", 1)
+    assert not held.has_session(session)
+    assert held.has_grant("10.0.0.1")
+    assert blocked.returncode == 0
+    assert held.cut().blocked_until(b"192.0.2.7")
+    assert (granted.returncode, granted.stdout) == (1, "")
+    assert "it is full, used_memory has reached maxmemory: raise maxmemory" in granted.stderr
+    assert "script" not in granted.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "who"),
+    [
+        (("--user", "user1"), "whoever has a token of user user1"),
+        (("--kid", "0123456789ab"), "whatever token 0123456789ab is just opening"),
+        (("--acl", "wiki"), "whoever has a token or a session for ACL wiki"),
+        (("--all", "--yes"), "whoever has a token or a session"),
+    ],
+)
+def test_a_cut_that_cannot_be_written_is_said(
+    kat: Kat,
+    held: Holdings,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    who: str,
+) -> None:
+    """Where a full Redis does not take it, all is deleted that can be; who gets in is named."""
+    script = b"redis.call('HSET', KEYS[1], 'x', 'y')"
+    monkeypatch.setattr("tokens.admin.admin._SCRIPT", script)
+    held.session()
+    held.grant("10.0.0.1", by="kid:0123456789ab")
+    held.client.config_set("maxmemory", 1)
+    try:
+        done = kat("revoke", *arguments)
+        told = json.loads(kat("revoke", *arguments, "--json").stdout)
+    finally:
+        held.client.config_set("maxmemory", 0)
+    assert done.returncode == 1
+    assert f"kat: NOT revoked in full: {who} may still get in" in done.stderr
+    assert "raise maxmemory" in done.stderr
+    assert "refused from now on" not in done.stdout
+    assert "script:" not in done.stderr
+    assert not held.has_grant("10.0.0.1")
+    assert (told["cut_ms"], told["undone"][0]["what"]) == (None, "cut")
+
+
+ADMIN = "on nopass ~* &* +@all"
+
+
+@pytest.fixture
+def limited(redis_server: RedisServer, held: Holdings) -> Iterator[Callable[[str], Kat]]:
+    """Give `kat` as a user who may do everything but one thing."""
+
+    def kat_without(command: str) -> Kat:
+        held.client.execute_command("ACL", "SETUSER", "limited", *ADMIN.split(), f"-{command}")
+        url = f"unix://limited:x@{redis_server.socket}"
+        return partial(_run, KAT_STORE__URL=url, **UNFENCED)
+
+    yield kat_without
+    held.client.execute_command("ACL", "DELUSER", "limited")
+
+
+@pytest.mark.parametrize("command", ["dbsize", "wait", "publish"])
+def test_what_is_not_needed_is_not_missed(
+    limited: Callable[[str], Kat], held: Holdings, command: str
+) -> None:
+    """A user who may not count keys, say, revokes as any other."""
+    held.session()
+    held.grant("10.0.0.1", acl="a")
+    done = limited(command)("revoke", "--user", "user1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "2 revoked: 1 session, 1 grant"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("scan", "NOT revoked in full: IP grants may still stand, see `kat grant`"),
+        ("hscan", "NOT revoked in full: IP grants may still stand, see `kat grant`"),
+        ("zrem", "NOT revoked in full: IP grants may still stand, see `kat grant`"),
+        ("zrange", "sessions were not all deleted, which open nothing all the same"),
+        ("unlink", "sessions were not all deleted, which open nothing all the same"),
+        ("info", "it is done, but whether replicas have it cannot be told"),
+    ],
+)
+def test_what_a_user_may_not_is_said_and_the_rest_done(
+    limited: Callable[[str], Kat], held: Holdings, command: str, sentence: str
+) -> None:
+    """The cut is written and told in the audit, what was not done is a sentence, exit 1."""
+    held.session()
+    held.grant("10.0.0.1")
+    done = limited(command)("revoke", "--user", "user1")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert f"its user may not run {command.upper()}" in done.stderr or command == "zrem"
+    assert "refused from now on" in done.stdout
+    assert "NOPERM" not in done.stderr
+    assert "permissions" not in done.stderr
+    assert held.cut().is_revoked(b"", b"", b"user1", b"", 1)
+    assert [event["event"] for event in held.events()] == ["revoked"]
+    assert held.has_grant("10.0.0.1") is (command in {"scan", "hscan", "zrem"})
+
+
+@pytest.mark.parametrize("arguments", [("revoke", "--user", "u"), ("block", "10.0.0.1", "--lift")])
+def test_nothing_is_done_without_the_cut(
+    limited: Callable[[str], Kat], held: Holdings, arguments: tuple[str, ...]
+) -> None:
+    """A user who may not write it is told so in one sentence, and nothing was written."""
+    done = limited("eval")(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(" refuses: its user may not run EVAL\n")
+    assert done.stderr.count("\n") == 1
+    assert held.client.keys() == []
+
+
+def test_a_replica_is_no_place_to_revoke(replicated: Node) -> None:
+    """What is to be done is said, and no hash of a script."""
+    with replicated.client() as client:
+        [(_, address)] = [one for one in client.info("replication").items() if one[0] == "slave0"]
+    url = f"redis://{address['ip']}:{address['port']}"
+    for command in (
+        ("revoke", "--user", "u"),
+        ("block", "10.0.0.1", "--for", "1h"),
+        ("grant", "10.0.0.1", "--acl", "demo", "--user", "u", "--for", "1h"),
+    ):
+        done = _run(*command, KAT_STORE__URL=url, **UNFENCED)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "it is a replica, which takes no changes: name its primary" in done.stderr
+        assert "script" not in done.stderr
+
+
+# Who acts, and where.
+
+
+def test_where_no_agent_was_ever_seen_is_a_warning(redis_server: RedisServer, client: Any) -> None:
+    """Another database or prefix than the agents' is noticed; it is done all the same."""
+    kat = partial(_run, KAT_STORE__URL=f"unix://{redis_server.socket}")
+    client.hset("kat:fence", "x", 1)
+    for command in (
+        ("revoke", "--user", "u"),
+        ("block", "10.0.0.1", "--for", "1h"),
+        ("grant", "--acl", "demo"),
+    ):
+        assert kat(*command).stderr == ""
+        done = kat(*command, KAT_STORE__PREFIX="other:")
+        assert done.returncode == 0
+        assert done.stderr == (
+            "kat: warning: no agent was ever seen here, there is no other:fence: are store.url "
+            "and store.prefix those of the agents?\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("sudo_user", "by"),
+    [("nobody", "nobody"), ("no such user", None), ("", None), ("\udcff", None)],
+)
+def test_who_became_root_is_named(
+    kat: Kat, held: Holdings, monkeypatch: pytest.MonkeyPatch, sudo_user: str, by: str | None
+) -> None:
+    """The audit names who called sudo, if the system knows him, and else who runs this."""
+    monkeypatch.setenv("SUDO_USER", sudo_user)
+    kat("block", "10.0.0.1", "--for", "1h")
+    (event,) = held.events()
+    assert event["by"] == (by or pwd.getpwuid(os.getuid()).pw_name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("revoke", "--user", "{}"), ("revoke", "--kid={}"), ("revoke", "{}"), ("block", "{}")),
+        *(("block", "10.0.0.1", "--for", "{}"), ("grant", "{}"), ("grant", "--acl", "{}")),
+        *(("issue", "--user", "{}"), ("audit", "--user", "{}"), ("inspect", "{}"), ("{}",)),
+        *(("check", "{}"), ("check", "--config", "{}"), ("serve", "--{}"), ("demo", "{}")),
+    ],
+)
+def test_what_is_no_text_is_a_sentence(kat: Kat, arguments: tuple[str, ...]) -> None:
+    """Bytes that are not UTF-8, in any argument of any command: exit 2."""
+    done = kat(*(argument.format("a\udcff\udcfe") for argument in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert " is not UTF-8: '" in done.stderr
+
+
+def test_typed_bytes_are_no_text(typed_kat: Kat) -> None:
+    """The same as the system gives them, whatever its encoding is."""
+    for language in ("C", "C.UTF-8"):
+        done = typed_kat("revoke", "--user", "\udcff", LC_ALL=language)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "argument 3 is not UTF-8: '\\udcff'" in done.stderr
+
+
 # Replicas.
 
 
@@ -424,7 +642,8 @@ def test_the_number_of_replicas_that_confirmed_is_told(
     replicated: Node, command: tuple[str, ...]
 ) -> None:
     """One is asked where there is one; with fewer than asked it is done, and the exit is 1."""
-    run = partial(_run, *command, KAT_STORE__URL=f"unix://{replicated.server.socket}")
+    url = f"unix://{replicated.server.socket}"
+    run = partial(_run, *command, KAT_STORE__URL=url, **UNFENCED)
     done = run("--wait-ms", "30000")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "replicas that confirmed: 1 (asked: 1)"
@@ -489,7 +708,38 @@ def test_blocks_in_json(kat: Kat) -> None:
     assert (lifted["lifted"], lifted["replicas"]) == (1, {"asked": 0, "confirmed": 0})
 
 
+def test_a_block_that_is_shortened_says_so(kat: Kat) -> None:
+    """Until when it was; nothing where it is lengthened or new."""
+    assert "was until" not in kat("block", "10.0.0.1", "--for", "1h").stdout
+    assert "was until" not in kat("block", "10.0.0.1", "--for", "2h").stdout
+    until_ms = json.loads(kat("block", "--json").stdout)[0]["until_ms"]
+    done = kat("block", "10.0.0.1", "--for", "60s")
+    assert f", was until {moment(until_ms)}\n" in done.stdout
+    told = json.loads(kat("block", "10.0.0.1", "--for", "30s", "--json").stdout)
+    assert told["was_until_ms"] > told["until_ms"]
+
+
 # kat grant
+
+
+def test_every_owner_of_a_grant_is_listed_and_named(kat: Kat, held: Holdings) -> None:
+    """One line for each; of one user alone if asked; who keeps it when another is revoked."""
+    held.grant("192.0.2.7", user="alice")
+    kat("grant", "192.0.2.7", "--acl", "wiki", "--user", "bob", "--for", "2h")
+    _, *rows = kat("grant").stdout.splitlines()
+    assert [row.split()[:3] for row in rows] == [
+        ["wiki", "192.0.2.7", "alice"],
+        ["wiki", "192.0.2.7", "bob"],
+    ]
+    assert [one["user"] for one in json.loads(kat("grant", "--user", "bob", "--json").stdout)] == [
+        "bob"
+    ]
+    done = kat("revoke", "--user", "alice")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "1 revoked: 1 grant")
+    assert done.stderr == "kat: warning: 192.0.2.7 is still granted at ACL wiki, to bob\n"
+    assert held.has_grant("192.0.2.7")
+    assert kat("revoke", "--user", "bob").stderr == ""
+    assert not held.has_grant("192.0.2.7")
 
 
 def test_an_address_is_granted_and_listed(kat: Kat, held: Holdings) -> None:

@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
@@ -30,6 +33,18 @@ def kat_issue(
     )
 
 
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], str]:
+    """Give what writes a configuration with the ACL `demo` in a mode, and names its file."""
+
+    def write(mode: str) -> str:
+        file = tmp_path / "kat.toml"
+        file.write_text(f'[acl.demo]\nmode = "{mode}"\n')
+        return str(file)
+
+    return write
+
+
 def record(client: redis.Redis) -> dict[str, object]:
     [key] = client.keys("kat:t:*")
     raw = client.get(key)
@@ -46,18 +61,26 @@ def record(client: redis.Redis) -> dict[str, object]:
         (("--session-ttl", "3600"), "session", {"ttl": 3600}),
         (("--session-idle", "60"), "session", {"idle": 60}),
         (("--session-ttl", "90", "--session-idle", "60"), "session", {"ttl": 90, "idle": 60}),
+        (("--session-ttl", "8h", "--session-idle", "30m"), "session", {"ttl": 28800, "idle": 1800}),
         (("--no-session",), "session", False),
+        (("--ttl", "90"), "ttl", 90),
+        (("--ttl", "5m"), "ttl", 300),
+        (("--ttl", "1d"), "ttl", 86400),
+        (("--nbf", "1767225600000"), "nbf", 1767225600000),
+        (("--nbf", "0"), "nbf", 0),
     ],
 )
 def test_an_option_becomes_its_field(
     redis_server: RedisServer,
     client: redis.Redis,
+    config: Callable[[str], str],
+    *,
     options: tuple[str, ...],
     field: str,
     value: object,
 ) -> None:
     """Each option stands in the record, and nothing is said of it."""
-    done = kat_issue(redis_server, *options)
+    done = kat_issue(redis_server, *options, KAT_CONFIG=config("session"))
     assert (done.returncode, done.stderr) == (0, "")
     assert record(client)[field] == value
 
@@ -74,7 +97,16 @@ def test_without_options_the_acl_decides(redis_server: RedisServer, client: redi
         (("--nonce", "short"), "nonce"),
         (("--nonce", NONCE.upper()), "nonce"),
         (("--session-ttl", "0"), "session.ttl"),
-        (("--session-idle", "-1"), "session.idle"),
+        (("--session-idle", "-1"), "--session-idle '-1': must be a whole number with a unit"),
+        (("--session-ttl", "8 hours"), "--session-ttl '8 hours': must be a whole number with a"),
+        (("--session-ttl", "9" * 18 + "d"), "session.ttl"),
+        (("--ttl", "soon"), "--ttl 'soon': must be a whole number with a unit"),
+        (("--ttl", "x" * 9000), "--ttl 'xxx"),
+        (("--ttl", "1.5h"), "--ttl '1.5h'"),
+        (("--ttl", ""), "--ttl ''"),
+        (("--ttl", "0"), "ttl: 0, allowed is 1 to 86400"),
+        (("--ttl", "2d"), "ttl: 172800, allowed is 1 to 86400"),
+        (("--nbf", "-1"), "nbf"),
         (("--no-session", "--session-ttl", "60"), "--no-session"),
         (("--src", "0.0.0.0"), "src"),
         (("--src", "::"), "src"),
@@ -87,6 +119,7 @@ def test_what_cannot_be_is_a_sentence(
     done = kat_issue(redis_server, *options)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert word in done.stderr
+    assert len(done.stderr) < 300
     assert client.dbsize() == 0
 
 
@@ -99,6 +132,61 @@ def test_loopback_is_issued_with_a_warning(redis_server: RedisServer, client: re
         "kat: warning: 127.0.0.1 is this machine's own address: of use only to try things out on "
         "it\n"
     )
+
+
+NO_SESSIONS = "opens no sessions, so those options do nothing: its mode is "
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "warning"),
+    [
+        ("ip", (), "the ACL 'demo' looks at no token: its mode is ip; see `kat grant`"),
+        ("ip", ("--no-session",), "the ACL 'demo' looks at no token: its mode is ip"),
+        ("strict", ("--session-ttl", "1h"), f"the ACL 'demo' {NO_SESSIONS}strict"),
+        ("grant", ("--session-idle", "60"), f"the ACL 'demo' {NO_SESSIONS}grant"),
+        ("ip+token", ("--no-session",), f"the ACL 'demo' {NO_SESSIONS}ip+token"),
+        ("strict", ("--nbf", "1767225600"), "--nbf 1767225600 is milliseconds, and looks like sec"),
+        ("strict", ("--acl", "other"), "the ACL 'other' is not configured"),
+    ],
+)
+def test_what_does_nothing_is_a_warning(
+    redis_server: RedisServer,
+    client: redis.Redis,
+    config: Callable[[str], str],
+    *,
+    mode: str,
+    options: tuple[str, ...],
+    warning: str,
+) -> None:
+    """A token that cannot do what was asked is issued as asked, with one line that says why."""
+    done = kat_issue(redis_server, *options, KAT_CONFIG=config(mode))
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith(f"kat: warning: {warning}")
+    assert record(client)["sub"] == "u"
+
+
+@pytest.mark.parametrize("mode", ["strict", "session", "grant", "ip+token"])
+def test_what_works_is_no_warning(
+    redis_server: RedisServer, config: Callable[[str], str], mode: str
+) -> None:
+    """Nothing is said of an ACL that takes tokens."""
+    done = kat_issue(redis_server, KAT_CONFIG=config(mode))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("after_s", "is_told"), [(30, False), (7200, True)])
+def test_a_token_that_begins_after_its_end_is_a_warning(
+    redis_server: RedisServer,
+    client: redis.Redis,
+    after_s: int,
+    is_told: bool,  # noqa: FBT001 - a column of cases
+) -> None:
+    """A token of one hour that begins in two never opens, and one that begins in time does."""
+    nbf_ms = int(time.time() + after_s) * 1000
+    done = kat_issue(redis_server, "--ttl", "1h", "--nbf", str(nbf_ms))
+    assert done.returncode == 0
+    assert (f"--nbf {nbf_ms} is after the end of the token" in done.stderr) is is_told
+    assert record(client)["nbf"] == nbf_ms
 
 
 def test_issuing_is_audited(redis_server: RedisServer, client: redis.Redis) -> None:

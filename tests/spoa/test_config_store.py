@@ -95,3 +95,18 @@ def test_the_audit_goes_to_a_stream_unless_told_otherwise(tmp_path: Path) -> Non
 def test_a_mistake_in_the_audit_is_told(text: str, told: str, tmp_path: Path) -> None:
     """Its keys are checked like all others."""
     assert _mistakes(f"[audit]\n{text}", tmp_path) == [told]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('prefix = "my kat:"', "store.prefix = 'my kat:': must be 1 to 32 of A-Z a-z 0-9 : _ . -"),
+        ('prefix = ""', "store.prefix = '': must be 1 to 32 of A-Z a-z 0-9 : _ . -"),
+        ('prefix = "kat:\\n"', "store.prefix = 'kat:\\n': must be 1 to 32 of A-Z a-z 0-9 : _ . -"),
+        ("prefix = 7", "store.prefix = 7: must be a valid string"),
+        ("clock_skew_ms = -1", "store.clock_skew_ms = -1: must be greater than or equal to 0"),
+    ],
+)
+def test_what_is_no_secret_is_shown(line: str, told: str, tmp_path: Path) -> None:
+    """A mistake in a section that may hold a password shows its value, where that is none."""
+    assert _mistakes(f"[store]\n{line}", tmp_path) == [told]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from spoa.cli.inspect import inspect
-from spoa.dissect.dissect import MAX_FRAME_BYTES, dissect
+from spoa.dissect.dissect import MAX_FRAME_BYTES, NotSpop, dissect
 from spoa.dissect.transcript import CaptureError
 from spoa.spop import schema
 from spoa.spop.constants import DataType, FrameType, Scope
@@ -40,7 +40,10 @@ MESSAGE = message(b"check-http", (b"token", string(TOKEN)), (b"session", string(
 
 
 def _lines(data: bytes, *, show_secrets: bool = False) -> list[str]:
-    return list(dissect(io.BufferedReader(io.BytesIO(data)), show_secrets=show_secrets))
+    lines: list[str] = []
+    with contextlib.suppress(NotSpop):
+        lines += dissect(io.BufferedReader(io.BytesIO(data)), show_secrets=show_secrets)
+    return lines
 
 
 def test_tree() -> None:
@@ -255,6 +258,33 @@ def test_command_reads_a_file(command: typer.Typer) -> None:
     assert "session = STRING **** (43 bytes)" in hidden.stdout
     shown = CliRunner().invoke(command, [path, "--show-secrets"])
     assert f'token = STRING "{TOKEN.decode()}"' in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 1),
+        (bytes(12), 1),
+        (b"\x00\x00", 1),
+        (frame(99, b"xyz"), 1),
+        (b"> 47 45 54 20 2f\n< 48 54 54 50 2f\n", 1),
+        (hello() + b"GET / HTTP/1.1\r\n\r\n", 0),
+        (hello()[:40], 0),
+        (notify(1, b"\xff"), 0),
+        (b"> 47 45 54 20 2f\n< " + hello().hex(" ").encode() + b"\n", 0),
+    ],
+)
+def test_command_says_when_it_is_no_spop(
+    command: typer.Typer, tmp_path: Path, data: bytes, code: int
+) -> None:
+    """Without one frame of SPOP the tree of what is there ends in a sentence and exit 1."""
+    file = tmp_path / "capture"
+    file.write_bytes(data)
+    result = CliRunner().invoke(command, [str(file)])
+    assert result.exit_code == code
+    assert result.stdout
+    sentence = f"kat inspect: {file} holds no frame of SPOP\n"
+    assert result.stderr == (sentence if code else "")
 
 
 @pytest.mark.parametrize("kind", ["missing", "a directory", "empty", "unreadable text"])

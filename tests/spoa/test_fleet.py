@@ -32,20 +32,20 @@ def test_all_is_well(fleet: Fleet) -> None:
     assert fleet.why_not_ready() is None
 
 
-def test_one_worker_with_a_store_is_enough(fleet: Fleet) -> None:
-    """A dead worker, or one without a store, does not make the agent unready."""
+def test_every_worker_that_runs_needs_a_store(fleet: Fleet) -> None:
+    """A dead worker does not make the agent unready; one that answers 503 does, and is named."""
     fleet.started[0] = None
     assert fleet.why_not_ready() is None
     fleet.started[0] = time.monotonic()
     fleet.counters.worker(0).store_up(is_up=False)
-    assert fleet.why_not_ready() is None
+    assert fleet.why_not_ready() == "no store for worker 0: its log says why"
 
 
 def test_a_store_that_is_down_is_named(fleet: Fleet) -> None:
     """Without a store nothing can be let through, and readiness says so."""
     for index in range(2):
         fleet.counters.worker(index).store_up(is_up=False)
-    assert fleet.why_not_ready() == "no worker can use the store"
+    assert fleet.why_not_ready() == "no worker can use the store: its log says why"
     fleet.store_fault = lambda: "the private Redis does not answer"
     assert fleet.why_not_ready() == "the private Redis does not answer"
     assert fleet.why_not_alive() is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from haproxy import FILES
-from spoa.check.haproxyfile import read_haproxy_files
+from spoa.check.haproxyfile import HaproxyFileError, read_haproxy_files
 
 
 def test_our_own_files_are_understood() -> None:
@@ -23,12 +23,41 @@ def test_our_own_messages_are_understood() -> None:
     [gate] = [proxy for proxy in facts.proxies if proxy.groups]
     assert (gate.name, gate.is_tcp) == ("backend gate_demo", False)
     assert facts.asked(gate) == ["check-http"]
-    assert facts.messages == {
+    assert {name: set(args) for name, args in facts.messages.items()} == {
         "check-http": {"acl", "token", "via", "session", "nonce", "src", "host", "method"}
         | {"path", "id", "at"},
         "check-tcp": {"acl", "src", "id", "at"},
         "logout": {"acl", "session", "src", "id", "at"},
     }
+
+
+def test_what_fills_an_argument_is_understood() -> None:
+    """Of our own file: where an argument comes from, and what its variable is set to."""
+    facts = read_haproxy_files([FILES / "haproxy.cfg"], {"KAT_FILES": str(FILES)})
+    assert facts.messages["check-http"]["via"] == "var(txn.gate.via)"
+    assert facts.variables["txn.gate.via"] == ["str(header)"]
+    assert "txn.gate.session" not in facts.variables
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"global\n\xff\xfe", "is not UTF-8 (at line 2): no file of HAProxy's"),
+        (b"\x7fELF\x02\x00", "holds a NUL: no file of HAProxy's"),
+    ],
+)
+def test_a_file_that_is_none_is_named(content: bytes | None, fault: str, tmp_path: Path) -> None:
+    """What cannot be read, or is no text, is one sentence that begins with its name."""
+    file = tmp_path / "kat.spoe.conf"
+    if content is not None:
+        file.write_bytes(content)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(f"backend a\n filter spoe engine kat config {file}\n")
+    for named in ([file], [config]):
+        with pytest.raises(HaproxyFileError) as caught:
+            read_haproxy_files(named, {})
+        assert str(caught.value) == f"{file}: {fault}"
 
 
 def test_a_door_for_tcp_is_understood() -> None:

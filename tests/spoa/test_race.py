@@ -197,4 +197,4 @@ def test_the_session_of_a_neighbour(client: redis.Redis, proxy: RedisProxy, fiel
     proxy.plan(b"EVALSHA", b"*1\r\n$%d\r\n%b\r\n" % (len(other), other))
     asked = [visitor.ask(session=cookies[0], acl="session") for _ in range(2)]
     told = [(answer.reason, answer.variables.get("user")) for answer in asked]
-    assert told == [("store_unavailable", None), ("session", b"user0")]
+    assert told == [("bad_record", None), ("session", b"user0")]

@@ -156,6 +156,14 @@ def test_a_signal_without_meaning_changes_nothing(start: Start, name: str) -> No
     assert not running.has_said("worker died")
 
 
+def test_ready_says_when_redis_was_not_reached(start: Start) -> None:
+    """Workers serve without Redis, and say no; the line that calls them ready says why."""
+    running = start("without-redis")
+    running.wait_ready()
+    [line] = [line for line in running.log.read_text().splitlines() if "msg=ready" in line]
+    assert 'store="not reached yet: see /readyz"' in line
+
+
 def test_a_dead_worker_is_replaced(start: Start) -> None:
     """A worker killed with SIGKILL is started again at once, counted, and the counts go on."""
     running = start()

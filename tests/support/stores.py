@@ -225,6 +225,7 @@ def store_settings(
     clock_skew_ms: int = 0,
     deadline_s: float = DEADLINE_S,
     tls: TlsFiles = NO_FILES,
+    probe: Question | None = None,
 ) -> StoreSettings:
     return StoreSettings(
         url=url,
@@ -234,6 +235,7 @@ def store_settings(
         scripts=(redeem.SCRIPT, cut.SCRIPT),
         deadline_s=deadline_s,
         tls=tls,
+        probe=probe,
     )
 
 

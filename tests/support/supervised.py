@@ -27,7 +27,7 @@ def stand_in(how: str, order: Order) -> None:
     if how == "stuck":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     mine = order.counters.worker(order.index)
-    mine.store_up(is_up=True)
+    mine.store_up(is_up=how != "without-redis")
     while not signals:
         mine.heartbeat(time.monotonic())
         ready, _, _ = select.select(order.listeners, [], [], 0.1)

@@ -123,7 +123,7 @@ def test_rubbish_breaks_no_entry(user: bytes, unique_id: bytes, detail: bytes) -
     for what in (b"consumed", b"replayed"):
         journal.add(what, check, b'"' + user[:11], user, detail)
     for kid in (_KID, b'"' * 12):
-        journal.add(b"session", check, kid, user)
+        journal.add(b"session", check, kid, user, detail)
     journal.add(b"consumed", _check(), _KID, b"after")
     events = _told(journal)
     assert len(events) == 6
@@ -184,6 +184,22 @@ def test_a_refusal_says_why(journal: Journal) -> None:
     assert (replayed["first_at"], replayed["first_src"]) == (1714557600000, "2001:db8::1")
     assert "reason" not in replayed
     assert "first_src" not in from_nowhere
+
+
+@pytest.mark.parametrize("what", [b"session", b"logout"])
+def test_a_session_has_a_name(journal: Journal, what: bytes) -> None:
+    """What opens and ends a session is told with its sid, the name that a revocation takes."""
+    sid = b"ba9876543210"
+    journal.add(b"consumed", _check(), _KID, b"u")
+    journal.add(what, _check(), _KID, b"u", sid)
+    journal.add(what, _check(unique_id=b""), _KID, b"u", sid)
+    journal.add(what, _check(), _KID, b"\xff", sid)
+    journal.add(what, _check(), _KID, b"u", sid + b"c" * 52)
+    consumed, *sessions = _told(journal)
+    assert "sid" not in consumed
+    assert [event["sid"] for event in sessions] == [sid.decode()] * 4
+    assert ["id" in event for event in sessions] == [True, False, True, True]
+    assert all("reason" not in event for event in sessions)
 
 
 def test_a_moved_fence_is_told(journal: Journal) -> None:

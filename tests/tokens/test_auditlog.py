@@ -130,6 +130,10 @@ def test_filters(reader: Client, trail: Trail, wanted: Wanted, found: set[str]) 
         {"e": '[{"event":"x"}]'.encode("utf-16")},
         {"e": "[" * 100_000},
         {"e": f'[{{"event":"x","n":{"9" * 5000}}}]'},
+        {"e": '[{"event":"x","n":1e400}]'},
+        {"e": '[{"event":"x","n":[-1e400]}]'},
+        {"e": '[{"event":"x","n":NaN}]'},
+        {"e": '[{"event":"x","n":-Infinity}]'},
     ],
 )
 def test_what_is_none_of_ours_is_skipped(
@@ -293,7 +297,13 @@ def test_deleted_entries_are_no_setback(
 
 def test_facts_are_what_was_told(reader: Client, trail: Trail) -> None:
     """An event keeps each fact, with its type."""
-    told = {"event": "refused", "n": 3, "user": "J\u00fcrgen\x00", "reason": "unknown"}
+    told = {
+        "event": "refused",
+        "n": 3,
+        "x": 1.5e300,
+        "user": "J\u00fcrgen\x00",
+        "reason": "unknown",
+    }
     reader.execute_command(*entry(_KEY, [told], 1000))
     [event] = trail.past(reader, _ALL)
     assert json.dumps(event.facts) == json.dumps(told)

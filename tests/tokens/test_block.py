@@ -40,7 +40,7 @@ def test_a_block_is_until_a_moment_of_redis(
     assert before + HOUR_MS <= block.until_ms <= held.now_ms() + HOUR_MS
     assert held.cut().blocked_until(b"x " + member.encode()) == block.until_ms
     assert held.version() > 0
-    assert kept == (Confirmed(0, 0), True)
+    assert kept == (Confirmed(0, 0), True, "", ())
 
 
 def test_the_last_block_counts(held: Holdings, blocker: Blocker) -> None:

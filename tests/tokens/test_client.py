@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,12 @@ import redis.asyncio
 from tests.support.authority import Authority, make_authority
 from tests.support.redis import RedisServer
 from tests.support.redis_proxy import RedisProxy, Step
+from tests.support.stores import run, running_store, until
 from tests.support.topologies import RunningCluster, Watched, running_node, running_sentinels
 from tokens import issue
+from tokens.admin.facts import describe_store
 from tokens.store.client import (
+    SYSTEM_CAS,
     TIMEOUT_S,
     StoreFault,
     StoreUnreachable,
@@ -115,20 +119,66 @@ def test_no_command_is_sent_twice_by_asyncio(proxy: RedisProxy, scheme: str, ste
 def test_a_store_without_a_primary_is_unreachable(watched: Watched) -> None:
     """A service that no Sentinel watches is told from one that refuses."""
     with (
-        pytest.raises(StoreUnreachable, match=r"elsewhere of the Sentinels .* no Sentinel names"),
+        pytest.raises(
+            StoreUnreachable, match=r"elsewhere of the Sentinels .* nothing of that name"
+        ),
         connect(watched.url.replace("/tokens", "/elsewhere")) as client,
     ):
         client.ping()
 
 
 def test_a_cluster_that_is_none_is_a_fault(redis_server: RedisServer) -> None:
-    """A Redis without cluster mode is no cluster, and that is said."""
+    """A Redis without cluster mode is no cluster, and that is said, with what to use."""
     with (
         RedisProxy(redis_server.socket, None) as proxy,
-        pytest.raises(StoreFault, match=r"says: .*[Cc]luster"),
+        pytest.raises(StoreFault, match=r"no node of a cluster: use redis://host"),
         connect(f"redis+cluster://127.0.0.1:{proxy.port}"),
     ):
         pass
+
+
+WRONG_KIND = {
+    "a node of a cluster": ("redis", "cluster", "this is a node of a cluster: use redis.cluster:"),
+    "a Sentinel": ("redis", "sentinel", "this is a Sentinel: use redis.sentinel:"),
+    "no Sentinel": ("redis+sentinel", "server", "this is no Sentinel: use redis:"),
+    "no cluster": ("redis+cluster", "server", "this is no node of a cluster: use redis:"),
+    "a Sentinel for a cluster": ("redis+cluster", "sentinel", "Sentinel: use|no node of a"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_KIND.values(), ids=WRONG_KIND)
+def test_a_server_of_another_kind(
+    case: tuple[str, str, str], watched: Watched, shared_cluster: RunningCluster
+) -> None:
+    """Who is not what the URL says is called what it is, by commands and by agents alike."""
+    scheme, who, sentence = case
+    hosts = {"cluster": shared_cluster.primaries[0], "sentinel": watched.sentinels[0]}
+    host = hosts.get(who, watched.primary).host
+    url = f"{scheme}://{host}" + ("/tokens" if scheme == "redis+sentinel" else "")
+    with pytest.raises(StoreFault, match=sentence) as caught:
+        describe_store(url)
+    assert host in str(caught.value)
+
+    async def main() -> None:
+        async with running_store(url) as keeper:
+            await until(lambda: keeper.observer.errors, "the refusal")
+            assert set(keeper.observer.errors) == {"mode"}
+            fault = keeper.execute((b"TIME",)).fault
+            assert re.search(sentence, str(fault)), fault
+
+    run(main())
+
+
+def test_a_cluster_that_is_away_is_said_in_our_words() -> None:
+    """The client of a cluster advises at length; ours is a sentence."""
+    with (
+        pytest.raises(StoreFault) as caught,
+        connect("redis+cluster://127.0.0.1:1"),
+    ):
+        pass
+    assert str(caught.value) == (
+        "Redis at the cluster 127.0.0.1:1 cannot be reached: Connection refused"
+    )
 
 
 # TLS.
@@ -148,7 +198,10 @@ def test_tls_is_verified(authority: Authority, server_files: TlsFiles, tmp_path:
         ):
             with pytest.raises(StoreUnreachable, match=reason), connect(url, files) as client:
                 client.ping()
-        with pytest.raises(StoreUnreachable), connect(f"redis://127.0.0.1:{node.port}") as client:
+        with (
+            pytest.raises(StoreFault, match="use rediss://"),
+            connect(f"redis://127.0.0.1:{node.port}") as client,
+        ):
             client.ping()
 
 
@@ -159,8 +212,35 @@ def test_a_server_may_ask_for_our_certificate(authority: Authority, server_files
         url = f"rediss://127.0.0.1:{node.port}"
         with connect(url, ours) as client:
             assert client.ping()
-        with pytest.raises(StoreUnreachable), connect(url, TlsFiles(ours.ca_file)) as client:
+        with (
+            pytest.raises(StoreUnreachable, match=r"store\.cert_file"),
+            connect(url, TlsFiles(ours.ca_file)) as client,
+        ):
             client.ping()
+        assert "store.cert_file" in _unavailable(url, TlsFiles(ours.ca_file))
+
+
+def test_tls_meets_none_and_none_meets_tls(authority: Authority, server_files: TlsFiles) -> None:
+    """Who speaks TLS to a plain port, or the other way round, is told which scheme to use."""
+    trusting = TlsFiles(authority.ca_file)
+    with running_node() as node:
+        url = f"rediss://127.0.0.1:{node.port}"
+        with pytest.raises(StoreFault, match="use redis://"), connect(url, trusting) as client:
+            client.ping()
+        assert "use redis://" in _unavailable(url, trusting)
+    with running_node(tls=server_files) as node:
+        assert "use rediss://" in _unavailable(f"redis://127.0.0.1:{node.port}")
+
+
+def _unavailable(url: str, tls: TlsFiles = SYSTEM_CAS) -> str:
+    """Return why an agent has no store there."""
+
+    async def main() -> str:
+        async with running_store(url, tls=tls) as keeper:
+            await until(lambda: keeper.observer.errors, "the refusal", skipping_s=0.1)
+            return str(keeper.execute((b"TIME",)).fault)
+
+    return run(main())
 
 
 def test_what_answers_is_told_from_what_is_away(redis_server: RedisServer) -> None:

@@ -20,6 +20,7 @@ from tests.support.topologies import (
     valkey,
 )
 from tokens.outcome import Check
+from tokens.policy import cut
 from tokens.question import Question
 from tokens.record import Keys
 from tokens.store.slots import SLOTS, key_slot
@@ -187,6 +188,64 @@ def test_a_slot_that_nobody_serves(
     run(main())
 
 
+@pytest.mark.parametrize("setting", ["maxmemory", "min-replicas-to-write"])
+def test_a_primary_that_takes_no_writes_is_named(
+    shared_cluster: RunningCluster,
+    client: redis.RedisCluster,
+    caplog: pytest.LogCaptureFixture,
+    setting: str,
+) -> None:
+    """That one primary refuses writes is said once; it is not up, and the others go on."""
+
+    async def main() -> str:
+        async with open_door(shared_cluster, client) as (keeper, door):
+            check = door.issue()
+            owner = shared_cluster.owner(slot_of(check))
+            with owner.client() as direct:
+                direct.config_set(setting, 1)
+                try:
+                    assert await door.answers(check) == [UNAVAILABLE]
+                    assert await door.answers(check) == [UNAVAILABLE]
+                finally:
+                    direct.config_set(setting, 0)
+            assert not keeper.observer.is_up
+            assert await door.answers(check) == [USER]
+            await keeper.up(2, skipping_s=0.1)
+            return owner.host
+
+    host = run(main())
+    [line] = caplog.messages
+    assert line.startswith("store unavailable in part: one of ")
+    assert host in line
+
+
+def test_a_user_who_may_not_run_the_probe_of_a_cluster(
+    shared_cluster: RunningCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A primary that refuses the script is never up, whether or not it has the revocations."""
+    allowed = ("ACL", "SETUSER", "agent", "on", ">secret", "~kat:*", "+@all", "-evalsha")
+    for node in shared_cluster.primaries:
+        with node.client() as direct:
+            direct.execute_command(*allowed)
+
+    async def main() -> None:
+        url = shared_cluster.url.replace("//", "//agent:secret@")
+        async with running_store(url, probe=cut.ask(Keys().cut, cut.Cut())) as keeper:
+            await until(lambda: len(keeper.observer.errors) > 5, "tries", skipping_s=0.1)
+            assert set(keeper.observer.errors) == {"auth"}
+            assert not keeper.observer.ups
+            for node in shared_cluster.primaries:
+                with node.client() as direct:
+                    direct.execute_command("ACL", "SETUSER", "agent", "+evalsha")
+            await keeper.up(skipping_s=0.1)
+
+    run(main())
+    for node in shared_cluster.primaries:
+        [line] = [line for line in caplog.messages if node.host in line]
+        assert "NOPERM" in line
+        assert line.endswith("Least privilege")
+
+
 def test_a_slot_that_everybody_says_is_anothers(
     shared_cluster: RunningCluster, client: redis.RedisCluster
 ) -> None:
@@ -288,7 +347,8 @@ def test_a_primary_that_falls_takes_only_its_own_slots_down(
 ) -> None:
     """The others go on; a replica that misses a consume takes over, and the fence refuses it.
 
-    Without the fence the same token is accepted a second time.
+    It counts as up with all of them only. Without the fence the same token is accepted a second
+    time.
     """
     # Without the primary of the revocations, the third one, nothing can be decided anywhere.
     assert key_slot(Keys().cut) in range(10923, SLOTS)
@@ -307,7 +367,7 @@ def test_a_primary_that_falls_takes_only_its_own_slots_down(
                 old.kill()
             await until(lambda: "closed" in keeper.observer.errors, "the loss is noticed")
             assert await door.answers(check, there[0]) == [UNAVAILABLE, USER]
-            assert keeper.observer.is_up
+            assert not keeper.observer.is_up, "a third of all requests fails"
             (time,) = (await keeper.ask((b"TIME",))).replies
             assert isinstance(time, list), "any primary knows the time"
             # The hash of the fences is on the dead one; who is known may come back without it.

@@ -24,6 +24,9 @@ FOLDER = Path(__file__).parents[2] / "examples"
 DEADLINE_S = 60
 PASSWORD = "p@ss/w%rd"
 SECRETS = "kat_|[0-9a-f]{13}|Traceback"
+SAID_OF_REDIS = (
+    r"Redis did not confirm a token: Redis at \S+|Redis at \S+ did not confirm a token: "
+)
 
 # What the shell scripts may call; there is nothing else on their PATH.
 TOOLS = [
@@ -178,9 +181,21 @@ def test_an_example_gives_up(place: Place, client: redis.Redis) -> None:
     finally:
         client.config_set("min-replicas-to-write", "0")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "Redis did not confirm" in done.stderr
+    assert re.search(SAID_OF_REDIS, done.stderr)
+    assert re.search("NOREPLICAS|enough good replicas", done.stderr)
     assert re.search(SECRETS, done.stderr) is None
     assert len(set(place.keys())) == 3
+
+
+def test_an_example_says_who_is_away(place: Place) -> None:
+    """Where nothing listens, one sentence names the place and what to do, and the exit is 1."""
+    place.proxy.vanish()
+    done = place.run("user1", "wiki", "60")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert re.search(SAID_OF_REDIS, done.stderr)
+    assert "REDIS_" in done.stderr or "does it listen there" in done.stderr
+    ports = {str(place.proxy.port), place.environment["REDIS_PORT"]}
+    assert any(f":{port} " in done.stderr or f":{port}:" in done.stderr for port in ports)
 
 
 def with_password(place: Place, password: str) -> dict[str, str]:
@@ -205,7 +220,8 @@ def test_an_example_keeps_the_password(
         assert client.keys() == [ask.key]
         done = place.run("user1", "wiki", "60", **with_password(place, "wr@ng/one"))
         assert client.keys() == [ask.key]
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "refuses the user or the password" in done.stderr
     assert "wr@ng" not in done.stderr
     assert "p@ss" not in (shown := place.arguments.read_text())
     assert "wr@ng" not in shown
@@ -228,7 +244,24 @@ def test_a_login_is_no_token(
     assert last not in before
 
 
-@pytest.mark.parametrize("name", ["openssl", "openssl in bash", "node"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_says_what_is_not_permitted(
+    name: str, at: Callable[[str, RedisServer], Place], start_redis: Callable[..., RedisServer]
+) -> None:
+    """A user that may not SET is told so."""
+    server = start_redis()
+    place = at(name, server)
+    with server.client() as client:
+        client.config_set("requirepass", PASSWORD)
+        client.execute_command("AUTH", PASSWORD)  # type: ignore[no-untyped-call]
+        client.execute_command("ACL", "SETUSER", "default", "-set")  # type: ignore[no-untyped-call]
+        done = place.run("user1", "wiki", "60", **with_password(place, PASSWORD))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert re.search("permission|permit", done.stderr)
+    assert "p@ss" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["openssl", "openssl in bash", "node", "python", "asyncio"])
 def test_an_example_talks_to_no_stranger(
     name: str, at: Callable[[str, RedisServer], Place], redis_server: RedisServer
 ) -> None:
@@ -241,14 +274,99 @@ def test_an_example_talks_to_no_stranger(
     assert place.proxy.commands == []
 
 
-def test_node_speaks_tls(
-    at: Callable[[str, RedisServer], Place], redis_server: RedisServer, client: redis.Redis
+@pytest.mark.parametrize("name", ["node", "python", "asyncio"])
+def test_an_example_speaks_tls(
+    name: str,
+    at: Callable[[str, RedisServer], Place],
+    redis_server: RedisServer,
+    client: redis.Redis,
 ) -> None:
-    """With `rediss:` and a certificate that is vouched for, the example for Node issues."""
-    place = at("node", redis_server)
+    """With `rediss:` and a CA of one's own that vouches for the certificate, it issues."""
+    place = at(name, redis_server)
     url = f"rediss://localhost:{place.environment['REDIS_PORT']}"
     ask = place.issue(REDIS_URL=url, NODE_EXTRA_CA_CERTS=str(CERTIFICATE))
     assert client.keys() == [ask.key]
+
+
+@pytest.mark.parametrize("name", ["node", "python", "asyncio"])
+def test_an_example_heeds_the_database(
+    name: str, at: Callable[[str, RedisServer], Place], start_redis: Callable[..., RedisServer]
+) -> None:
+    """A token goes to the database of the URL; one that is not there gets nothing into another."""
+    server = start_redis()
+    place = at(name, server)
+    with server.client() as client:
+        ask = place.issue(REDIS_URL=f"{place.proxy.url}/3")
+        assert client.keys() == []
+        done = place.run("user1", "wiki", "60", REDIS_URL=f"{place.proxy.url}/99")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert client.info("keyspace").keys() == {"db3"}
+        client.select(3)  # type: ignore[no-untyped-call]
+        assert client.keys() == [ask.key]
+
+
+def test_node_believes_no_login_that_failed(
+    at: Callable[[str, RedisServer], Place], redis_server: RedisServer, client: redis.Redis
+) -> None:
+    """A Redis that refuses the user, though it lets anybody in, is sent no token."""
+    place = at("node", redis_server)
+    url = place.proxy.url.replace("//", "//nobody:hunter2@")
+    done = place.run("user1", "wiki", "60", REDIS_URL=url)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "refuses the user or the password" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert client.dbsize() == 0
+    assert place.keys() == []
+
+
+SILENT = """
+const { EventEmitter } = require("node:events");
+require("node:net").connect = () => {
+  const socket = new EventEmitter();
+  socket.setTimeout = socket.write = () => {};
+  process.nextTick(() => socket.emit("error", Object.assign(new Error(""), { code: "EHOSTDOWN" })));
+  return socket;
+};
+"""
+
+
+def test_node_believes_no_error_without_words(
+    at: Callable[[str, RedisServer], Place], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """What Node says of several addresses that all fail has no words, and confirms no token."""
+    (tmp_path / "silent.cjs").write_text(SILENT)
+    options = f"--require {tmp_path}/silent.cjs"
+    done = at("node", redis_server).run("user1", "wiki", "60", NODE_OPTIONS=options)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "EHOSTDOWN" in done.stderr
+
+
+URLS = {
+    "no URL": "hunter2",
+    "nothing": "",
+    "another scheme": "http://:hunter2@127.0.0.1",
+    "no host": "redis://:hunter2@",
+    "a port that is none": "redis://:hunter2@127.0.0.1:99999",
+    "a broken escape": "redis://:hunter2%zz@127.0.0.1",
+    "a user without a password": "redis://hunter2@127.0.0.1",
+    "a database that is none": "redis://:hunter2@127.0.0.1/first",
+    "a query": "redis://:hunter2@127.0.0.1/0?db=1",
+    "a socket": "unix://:hunter2@/run/redis.sock",
+    "Sentinels": "redis+sentinel://:hunter2@127.0.0.1,127.0.0.2/kat",
+    "a cluster": "rediss+cluster://:hunter2@127.0.0.1,127.0.0.2",
+}
+
+
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+def test_node_quotes_no_url(
+    at: Callable[[str, RedisServer], Place], redis_server: RedisServer, url: str
+) -> None:
+    """A URL that the example for Node cannot use is a sentence, exit 2, and none of it is told."""
+    done = at("node", redis_server).run("user1", "wiki", "60", REDIS_URL=url)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "REDIS_URL" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert ("not supported here" in done.stderr) is url.startswith(("unix", "redis+", "rediss+"))
 
 
 WRONG = {

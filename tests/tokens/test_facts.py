@@ -10,9 +10,29 @@ from tests.support.topologies import RunningCluster, running_node, running_senti
 from tokens.admin.facts import ServerFacts, describe_store
 
 
-def test_a_store_says_what_it_is(redis_server: RedisServer) -> None:
+def facts_of(version: str = "7.0", eviction: str = "noeviction") -> ServerFacts:
+    return ServerFacts(
+        "redis", version, "master", eviction, is_full=False, is_append_only=True, refusal=""
+    )
+
+
+def beside_snapshots(warnings: list[str]) -> list[str]:
+    """Leave out what the tests' servers, which keep nothing, are all warned of."""
+    return [warning for warning in warnings if "appendonly" not in warning]
+
+
+def test_a_store_that_may_forget_revocations_is_warned_of(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    """A restart from a snapshot brings back what was revoked since: one that may do so is told."""
+    forgetful = describe_store(f"unix://{start_redis().socket}").warnings
+    assert ["appendonly is off" in warning for warning in forgetful] == [True]
+    assert describe_store(f"unix://{start_redis('--appendonly', 'yes').socket}").warnings == []
+
+
+def test_a_store_says_what_it_is(start_redis: Callable[..., RedisServer]) -> None:
     """The facts come from the server itself."""
-    facts = describe_store(f"unix://{redis_server.socket}")
+    facts = describe_store(f"unix://{start_redis('--appendonly', 'yes').socket}")
     [server] = facts.servers.values()
     assert (server.role, server.eviction, facts.warnings) == ("master", "noeviction", [])
     assert facts.faults() == []
@@ -24,8 +44,20 @@ def test_a_store_says_what_it_is(redis_server: RedisServer) -> None:
 )
 def test_an_old_server_is_a_fault(version: str, is_old: bool) -> None:  # noqa: FBT001 - a case
     """The scripts need Redis 6.2."""
-    facts = ServerFacts("redis", version, "master", "noeviction", is_full=False, refusal="")
+    facts = ServerFacts(
+        "redis", version, "master", "noeviction", is_full=False, is_append_only=True, refusal=""
+    )
     assert bool(facts.faults()) is is_old
+
+
+def test_a_store_that_evicts_is_a_fault() -> None:
+    """What is evicted is gone: nothing comes back to life, and honest users are refused."""
+    facts = ServerFacts(
+        "redis", "7.0", "master", "allkeys-lru", is_full=False, is_append_only=True, refusal=""
+    )
+    [fault] = facts.faults()
+    assert "who has a token that is evicted is refused" in fault
+    assert fault.endswith("set noeviction")
 
 
 def test_a_full_store_is_a_fault(start_redis: Callable[..., RedisServer]) -> None:
@@ -51,12 +83,13 @@ def test_a_store_that_cannot_save_is_a_fault(start_redis: Callable[..., RedisSer
 def test_a_port_without_password_is_open() -> None:
     """Over TCP, a server that asks for nothing lets everybody issue; a unix socket has an owner."""
     with running_node() as node:
-        [warning] = describe_store(f"redis://127.0.0.1:{node.port}").warnings
+        [warning] = beside_snapshots(describe_store(f"redis://127.0.0.1:{node.port}").warnings)
         assert warning.startswith("no password")
-        assert describe_store(f"unix://{node.server.socket}").warnings == []
+        assert not beside_snapshots(describe_store(f"unix://{node.server.socket}").warnings)
         with node.client() as client:
             client.config_set("requirepass", "x")
-        assert describe_store(f"redis://:x@127.0.0.1:{node.port}").warnings == []
+        closed = describe_store(f"redis://:x@127.0.0.1:{node.port}")
+        assert not beside_snapshots(closed.warnings)
 
 
 def test_a_valkey_is_called_by_its_name() -> None:
@@ -89,7 +122,7 @@ def test_sentinels_and_their_primary_are_looked_at() -> None:
             client.config_set("requirepass", "unneeded")
         facts = describe_store(password)
         assert list(facts.servers) == [watched.primary.host]
-        assert (facts.faults(), facts.warnings) == ([], [])
+        assert (facts.faults(), beside_snapshots(facts.warnings)) == ([], [])
         watched.sentinels[1].kill()
-        [warning] = describe_store(password).warnings
+        [warning] = beside_snapshots(describe_store(password).warnings)
     assert warning == f"Sentinel {watched.sentinels[1].host}: Connection refused"

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokens.flood import MAX_NAMED, MAX_PER_NAME, Flood, Kind, Summary, client
+from tokens.flood import MAX_CLIENTS, MAX_NAMED, MAX_TOKENS, Flood, Kind, Summary, client
 
 _KIND: Kind = (b"refused", b"wrong_src", b"demo", b"0123456789ab", b"\xc0\x00\x02\x07")
 
@@ -105,19 +105,19 @@ def test_one_token_from_everywhere_takes_few_names() -> None:
     together = [one for one in told if not one.src]
     assert [(one.kid, one.user) for one in together] == [(_KIND[3], b"u")]
     assert sum(one.number for one in told) == 2 * MAX_NAMED
-    assert len(told) == MAX_PER_NAME + 1
+    assert len(told) == MAX_CLIENTS + 1
 
 
 def test_one_client_with_many_tokens_takes_few_names() -> None:
     """Whoever shows every token that he once had leaves room for the others, too."""
     flood = Flood()
     passed = [not flood.swallows(_kind(number), b"u", b"192.0.2.7") for number in range(300)]
-    assert sum(passed) == MAX_PER_NAME
+    assert sum(passed) == MAX_TOKENS
     assert not flood.swallows(_other(7000), b"", b"")
     flood.take(0.0)
     (rest,) = flood.take(1.0)
     assert (rest.kid, rest.user, rest.src) == (b"", b"", b"192.0.2.7")
-    assert rest.number == 300 - MAX_PER_NAME
+    assert rest.number == 300 - MAX_TOKENS
 
 
 def test_replays_beyond_the_bound_lose_what_names_them() -> None:

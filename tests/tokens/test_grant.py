@@ -3,6 +3,7 @@
 import json
 import subprocess
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 import redis
@@ -44,8 +45,23 @@ class Writer:
         assert isinstance(reply, int)
         return reply
 
-    def open(self, member: bytes = MEMBER, user: bytes = b"user1", *, ttl_ms: int = HOUR_MS) -> int:
-        return self.ask(open_grant(KEYS, b"tcp", member, user, b"kid:0123456789ab", ttl_ms))
+    def open(
+        self,
+        member: bytes = MEMBER,
+        user: bytes = b"user1",
+        *,
+        ttl_ms: int = HOUR_MS,
+        by: bytes = b"kid:0123456789ab",
+    ) -> int:
+        return self.ask(open_grant(KEYS, b"tcp", member, user, by, ttl_ms))
+
+    def end(self, field: bytes, value: bytes) -> int:
+        return self.ask(write_end(KEYS, b"tcp", field, value, [MEMBER]))
+
+    def owners(self) -> list[object]:
+        """Name whose claims a reader of the meta finds, the longest first."""
+        held: Any = self.holder()
+        return [held.get("sub"), *(one.get("sub") for one in held.get("also", []))]
 
     def ends(self, member: bytes = MEMBER) -> float | None:
         (score,) = self.client.zmscore(GRANTS, [member])
@@ -102,6 +118,141 @@ def test_a_longer_grant_takes_over(writer: Writer) -> None:
     second = writer.open(user=b"user2", ttl_ms=2 * HOUR_MS)
     assert writer.ends() == second > first
     assert writer.holder()["sub"] == "user2"
+
+
+@pytest.mark.parametrize("second_ttl_ms", [HOUR_MS // 2, 2 * HOUR_MS])
+@pytest.mark.parametrize("field", [b"sub", b"by"])
+@pytest.mark.parametrize("leaver", [b"1", b"2"])
+def test_an_owner_leaves_what_others_claim(
+    writer: Writer, second_ttl_ms: int, field: bytes, leaver: bytes
+) -> None:
+    """Ending the claim of one leaves the grant until that of the other ends, in either order."""
+    ends = {
+        b"1": writer.open(user=b"user1", by=b"kid:1"),
+        b"2": writer.now_ms() + second_ttl_ms,
+    }
+    writer.open(user=b"user2", by=b"kid:2", ttl_ms=second_ttl_ms)
+    stayer = b"12".replace(leaver, b"")
+    assert writer.end(field, (b"user" if field == b"sub" else b"kid:") + leaver) == 1
+    assert writer.ends() == pytest.approx(ends[stayer], abs=10_000)
+    assert writer.holder()["sub"] == f"user{stayer.decode()}"
+    assert writer.holder().keys() == {"sub", "by", "iat"}
+    assert writer.end(b"sub", b"user" + leaver) == 0
+    assert writer.end(b"sub", b"user" + stayer) == 1
+    assert writer.client.keys() == []
+
+
+def test_a_claim_within_a_longer_one_is_kept(writer: Writer) -> None:
+    """A shorter claim has an end of its own in the meta, and changes nothing for readers."""
+    first = writer.open()
+    before = writer.now_ms()
+    assert writer.open(user=b"user2", by=b"root", ttl_ms=1000) == first
+    held: Any = writer.holder()
+    (other,) = held.pop("also")
+    assert held == {"sub": "user1", "by": "kid:0123456789ab", "iat": first - HOUR_MS}
+    assert other.pop("iat") == other.pop("end") - 1000 >= before
+    assert other == {"sub": "user2", "by": "root"}
+
+
+def test_a_claim_made_twice_is_one(writer: Writer) -> None:
+    """Of two with the same user and opener the longer one counts; another opener's is another."""
+    writer.open(ttl_ms=HOUR_MS)
+    writer.open(ttl_ms=2 * HOUR_MS)
+    writer.open(ttl_ms=1000)
+    assert "also" not in writer.holder()
+    writer.open(by=b"root")
+    assert writer.owners() == ["user1", "user1"]
+    assert writer.end(b"by", b"kid:0123456789ab") == 1
+    assert writer.holder()["by"] == "root"
+
+
+def test_only_so_many_claims_are_kept(writer: Writer) -> None:
+    """Of more than 16 the one that ends first makes room, and the longest stays."""
+    for number in range(20):
+        writer.open(user=b"user%d" % number, ttl_ms=HOUR_MS + 1000 * number)
+    assert writer.owners() == [f"user{number}" for number in range(19, 3, -1)]
+    writer.open(user=b"late", ttl_ms=1)
+    assert "late" not in writer.owners()
+    assert writer.ends() == writer.open(user=b"user19", ttl_ms=1)
+
+
+def test_a_claim_that_is_over_is_trimmed(writer: Writer) -> None:
+    """It is gone with the next change, and whoever made it holds nothing."""
+    held = {"sub": "user1", "by": "a", "iat": 1}
+    over = {"sub": "user2", "by": "a", "iat": 1, "end": writer.now_ms() - 1}
+    writer.client.zadd(GRANTS, {MEMBER: writer.now_ms() + HOUR_MS})
+    writer.client.hset(META, MEMBER, json.dumps({**held, "also": [over]}))
+    assert writer.end(b"sub", b"user2") == 0
+    writer.open(user=b"user3", ttl_ms=1000)
+    assert writer.owners() == ["user1", "user3"]
+
+
+@pytest.mark.parametrize(
+    "also", ["x", 7, None, {}, {"end": 1}, [7], [[]], [{}], [{"end": "x"}], [{"end": None}]]
+)
+def test_claims_that_nobody_can_read_are_none(writer: Writer, also: object) -> None:
+    """What another program wrote there keeps no grant open, and breaks nothing."""
+    writer.client.zadd(GRANTS, {MEMBER: writer.now_ms() + HOUR_MS})
+    writer.client.hset(META, MEMBER, json.dumps({"sub": "user1", "also": also}))
+    assert writer.end(b"sub", b"user1") == 1
+    assert writer.client.keys() == []
+
+
+@pytest.mark.parametrize("end", ["1e999", "9007199254740993", "1e300"])
+def test_no_claim_outlives_its_grant(writer: Writer, end: str) -> None:
+    """Ending the first claim never lets an address in for longer than it was."""
+    ends = writer.now_ms() + HOUR_MS
+    writer.client.zadd(GRANTS, {MEMBER: ends})
+    writer.client.hset(META, MEMBER, f'{{"sub":"a","also":[{{"sub":"b","end":{end}}}]}}')
+    assert writer.end(b"sub", b"a") == 1
+    assert writer.ends() == ends
+    assert writer.owners() == ["b"]
+
+
+def test_what_has_no_owner_is_a_claim(writer: Writer) -> None:
+    """A grant by a plain ZADD is what it was when a user who extended it is gone."""
+    ends = writer.now_ms() + HOUR_MS
+    writer.client.zadd(GRANTS, {MEMBER: ends})
+    writer.open(ttl_ms=2 * HOUR_MS)
+    assert writer.end(b"sub", b"user1") == 1
+    assert writer.ends() == ends
+
+
+def test_what_is_left_of_an_old_grant_claims_nothing(writer: Writer) -> None:
+    """Who was in the meta of a member that another program removed has no part in a new one."""
+    writer.open(user=b"user1", ttl_ms=2 * HOUR_MS)
+    writer.client.zrem(GRANTS, MEMBER)
+    writer.open(user=b"user2")
+    assert writer.owners() == ["user2"]
+
+
+def test_a_full_redis_lets_a_claim_end(writer: Writer) -> None:
+    """What takes back needs no memory that Redis does not give, also where others' claims stay."""
+    first = writer.open()
+    writer.open(user=b"user2", ttl_ms=2 * HOUR_MS)
+    writer.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            writer.open(b"10.0.0.1")
+        assert writer.end(b"sub", b"user2") == 1
+        assert writer.ends() == first
+        assert writer.end(b"sub", b"user1") == 1
+    finally:
+        writer.client.config_set("maxmemory", 0)
+    assert writer.client.keys() == []
+
+
+def test_who_mirrors_grants_hears_of_a_shorter_end(writer: Writer) -> None:
+    """A claim that ends is published; one within a longer claim changes nothing, and is not."""
+    with writer.client.pubsub() as listener:
+        listener.subscribe("kat:grants")
+        assert listener.get_message(timeout=5)
+        writer.open()
+        writer.open(user=b"user2", ttl_ms=1000)
+        writer.end(b"sub", b"user1")
+        writer.client.publish("kat:grants", "end")
+        heard = [listener.get_message(timeout=5) for _ in range(3)]
+    assert [message["data"] for message in heard if message] == [b"tcp", b"tcp", b"end"]
 
 
 def test_a_grant_without_end_stays(writer: Writer) -> None:

@@ -1,5 +1,7 @@
 """Granting on a real Redis, for admins and other programs."""
 
+import json
+
 import pytest
 import redis
 
@@ -32,7 +34,7 @@ def test_nothing_is_shortened(held: Holdings, granter: Granter) -> None:
     """A shorter grant of the same answers the longer one's end."""
     first = granter.grant("tcp", "192.0.2.7", "user1", 3600)
     assert granter.grant("tcp", "192.0.2.7", "user2", 60).ends_ms == first.ends_ms
-    assert granter.grants()[0].user == "user1"
+    assert [it.user for it in granter.grants()] == ["user2", "user1"]
     assert held.has_grant("192.0.2.7", "tcp")
 
 
@@ -103,6 +105,46 @@ def test_what_stands_is_listed(held: Holdings, granter: Granter) -> None:
     assert 59_000 < listed[2].left_ms <= 60_000
     assert [it.member for it in granter.grants("other")] == ["192.0.2.9"]
     assert granter.grants("none") == []
+
+
+def test_every_owner_is_listed(held: Holdings, granter: Granter) -> None:
+    """Each claim with its own end, none of which is over or beyond the grant's."""
+    grants, meta = held.keys.grants(b"tcp"), held.keys.grants_meta(b"tcp")
+    granter.grant("tcp", "192.0.2.7", "user1", 3600)
+    granter.grant("tcp", "192.0.2.7", "user2", 60)
+    ends = [it.ends_ms for it in granter.grants()]
+    assert ends[1] - ends[0] == pytest.approx(3_540_000, abs=30_000)
+    also = [{"sub": "over", "end": 1}, {"sub": "long", "by": "b", "end": 2**52}, 7, {"end": "x"}]
+    also += [{"sub": "odd", "end": float("nan")}, {"sub": "no end"}, {"sub": 7, "end": 1e999}]
+    held.client.hset(meta, "192.0.2.7", json.dumps({"sub": "user3", "by": "portal", "also": also}))
+    score = held.client.zscore(grants, "192.0.2.7")
+    assert [(it.user, it.by, it.ends_ms) for it in granter.grants()] == [
+        ("user3", "portal", score),
+        ("long", "b", score),
+    ]
+
+
+@pytest.mark.parametrize("also", [7, "x", {}, None])
+def test_owners_that_nobody_can_read_are_none(
+    held: Holdings, granter: Granter, also: object
+) -> None:
+    """Whatever another program wrote, the grant is listed once."""
+    held.grant("192.0.2.7", "tcp")
+    meta = json.dumps({"sub": "user1", "also": also})
+    held.client.hset(held.keys.grants_meta(b"tcp"), "192.0.2.7", meta)
+    assert [it.user for it in granter.grants()] == ["user1"]
+
+
+def test_a_claim_among_others_is_found(held: Holdings, granter: Granter) -> None:
+    """Who has a shorter claim than another loses it, and the other keeps the grant."""
+    granter.grant("tcp", "192.0.2.7", "user1", 3600)
+    granter.grant("tcp", "192.0.2.7", "user2", 60)
+    claims, (still,) = granter.end_of("sub", "user2")
+    assert (claims, still.member, still.user) == (1, "192.0.2.7", "user1")
+    assert granter.end_of("sub", "user2") == (0, ())
+    assert [it.user for it in granter.grants()] == ["user1"]
+    assert granter.end("192.0.2.7") == 1
+    assert not held.has_grant("192.0.2.7", "tcp")
 
 
 def test_only_grants_are_taken_for_some(held: Holdings, granter: Granter) -> None:

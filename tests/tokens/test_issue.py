@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 import redis
+from redis.asyncio import sentinel
 
 from tests.support.records import NONCE
 from tests.support.redeem import Answer, Ask, Redeemer
 from tests.support.redis import RedisServer
 from tests.support.topologies import RunningCluster, running_cluster, running_sentinels
 from tokens import order
-from tokens.issue import AsyncIssuer, Issued, Issuer, NotIssued, connect, connect_async
+from tokens.issue import AsyncIssuer, Issued, Issuer, NotIssued, connect, connect_async, explain
 from tokens.record import Record, SessionTerms, read_record
 from tokens.token import digest, is_well_formed, kid
 
@@ -390,3 +391,29 @@ def test_the_pure_parts_need_nothing() -> None:
         assert tokens.token.is_well_formed(tokens.token.mint().encode())
         """
     )
+
+
+AT = "Redis at wiki.example:6379 "
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NotIssued("kid 0 is taken"), "kid 0 is taken"),
+        (TimeoutError(), AT + "does not answer in time"),
+        (redis.TimeoutError("x"), AT + "does not answer within 2 s"),
+        (redis.ConnectionError("gone"), AT + "cannot be reached: gone"),
+        (sentinel.MasterNotFoundError("<Connection(password=hunter2)>"), "Redis "),
+        (redis.AuthenticationError("x"), AT + "refuses the user or the password"),
+        (
+            redis.ResponseError("unknown command 'AUTH', with args beginning with: 'hunter2'"),
+            AT + "says: unknown command 'AUTH'",
+        ),
+    ],
+)
+def test_what_went_wrong_is_explained(error: Exception, told: str) -> None:
+    """Which Redis did what is one sentence, and no password is in it."""
+    sentence = explain("redis://portal:hunter2@wiki.example/1", error)
+    assert sentence.startswith(told)
+    assert "hunter2" not in sentence
+    assert "\n" not in sentence

@@ -26,7 +26,9 @@ from tests.support.stores import (
     store_settings,
     until,
 )
+from tokens.policy import cut
 from tokens.question import Question
+from tokens.record import Keys
 from tokens.store.line import AT_ONCE, AT_ONCE_WINDOW_S, REPLACE_INTERVAL_S, SILENCE
 from tokens.store.store import open_store
 from tokens.store.wire import STALL_S
@@ -89,8 +91,8 @@ def test_away_at_the_start(
 
     run(main(), loop_factory)
     lost, ready = caplog.messages
-    assert lost.startswith("store unavailable: cannot connect to Redis")
-    assert ready == "store ready"
+    assert lost.startswith(f"store unavailable: {proxy.path}: cannot connect to Redis")
+    assert ready == f"store ready: {proxy.path}"
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)
@@ -120,9 +122,9 @@ def test_killed_and_restarted(
     run(main(), loop_factory)
     # A try that falls into the moment of the restart may fail in one more way.
     ready, closed, away, *_, again = caplog.messages
-    assert ready == again == "store ready"
-    assert closed.startswith("store unavailable: Redis closed the connection")
-    assert away.startswith("store unavailable: cannot connect to Redis")
+    assert ready == again == f"store ready: {server.socket}"
+    assert closed.startswith(f"store unavailable: {server.socket}: Redis closed the connection")
+    assert away.startswith(f"store unavailable: {server.socket}: cannot connect to Redis")
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)
@@ -166,7 +168,7 @@ def test_the_log_tells_causes_not_tries(
             assert errors.count("loading") > 1
 
     run(main())
-    assert [message.split()[2:5] for message in caplog.messages] == [
+    assert [message.split()[3:6] for message in caplog.messages] == [
         ["cannot", "connect", "to"],
         ["Redis", "refuses:", "LOADING"],
     ]
@@ -183,7 +185,8 @@ def test_each_loss_is_logged(proxy: RedisProxy, caplog: pytest.LogCaptureFixture
             await keeper.up(3, skipping_s=0.02)
 
     run(main())
-    assert caplog.messages == ["store unavailable: Redis closed the connection"] * 2
+    lost = f"store unavailable: {proxy.path}: Redis closed the connection"
+    assert caplog.messages == [lost] * 2
 
 
 # Pauses.
@@ -245,6 +248,7 @@ def test_it_comes_back_ever_slower(proxy: RedisProxy) -> None:
     ("kind", "is_given_up"),
     [
         *[(kind, True) for kind in ("fence", "readonly", "auth", "oom", "misconf", "reply")],
+        *[(kind, True) for kind in ("noreplicas", "cut")],
         *[(kind, False) for kind in ("loading", "script", "timeout", "other")],
     ],
 )
@@ -305,6 +309,79 @@ def test_a_redis_that_refuses_writes_is_down_until_it_takes_them(
                 assert await door.answers(check) == ["a"], "its token was not consumed"
 
         run(main())
+
+
+def test_a_redis_that_misses_its_replicas_is_down_until_it_has_them(
+    client: redis.Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the replicas that it asks for, Redis is `noreplicas`: said once, down, and healed."""
+
+    async def main() -> None:
+        async with running_store(url_of(redis_server)) as keeper:
+            await keeper.up()
+            door = Door(keeper, client)
+            check = door.issue("a")
+            client.config_set("min-replicas-to-write", "1")
+            try:
+                assert await door.answers(check) == [UNAVAILABLE]
+                await until(lambda: not keeper.observer.is_up, "known to be without")
+                await until(lambda: len(keeper.observer.errors) > 3, "tries", skipping_s=0.1)
+            finally:
+                client.config_set("min-replicas-to-write", "0")
+            assert set(keeper.observer.errors) == {"noreplicas"}
+            await keeper.up(2, skipping_s=0.1)
+            assert await door.answers(check) == ["a"], "its token was not consumed"
+
+    run(main())
+    [line] = caplog.messages
+    assert line.startswith(f"store unavailable: {redis_server.socket}: ")
+    assert "min-replicas-to-write asks for" in line
+
+
+PROBE = cut.ask(Keys().cut, cut.Cut())
+
+
+def test_a_cut_of_another_type_keeps_the_store_down(
+    start_redis: StartRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who cannot read the revocations is not up: said once, with what to do; and it heals."""
+    server = start_redis()
+    with server.client() as client:
+        client.set("kat:cut", "what is this?")
+
+        async def main() -> None:
+            async with running_store(url_of(server), probe=PROBE) as keeper:
+                await until(lambda: len(keeper.observer.errors) > 2, "tries", skipping_s=0.1)
+                assert set(keeper.observer.errors) == {"cut"}
+                assert not keeper.observer.ups
+                client.delete("kat:cut")
+                await keeper.up(skipping_s=0.1)
+
+        run(main())
+    [line] = caplog.messages
+    assert "a key of ours is of another type" in line
+
+
+@pytest.mark.parametrize("missing", ["-evalsha", "-hgetall"])
+def test_a_user_who_may_not_run_the_probe_is_never_up(
+    start_redis: StartRedis, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    """A user who may not do what every batch does is never up, and that is said once."""
+    server = start_redis()
+    with server.client() as client:
+        allowed = ("ACL", "SETUSER", "agent", "on", ">secret", "~kat:*", "+@all", missing)
+        client.execute_command(*allowed)
+
+        async def main() -> None:
+            url = f"unix://agent:secret@{server.socket}"
+            async with running_store(url, probe=PROBE) as keeper:
+                await until(lambda: len(keeper.observer.errors) > 2, "tries", skipping_s=0.1)
+                assert not keeper.observer.ups
+                client.execute_command("ACL", "SETUSER", "agent", "+evalsha", "+hgetall")
+                await keeper.up(skipping_s=0.1)
+
+        run(main())
+    assert len(caplog.messages) == 1
 
 
 def test_a_user_without_permission(start_redis: StartRedis) -> None:

@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from tests.support.eventually import eventually
 from tests.support.holdings import Holdings, kid_of, sid_of
-from tests.support.topologies import Node, RunningCluster, running_node
+from tests.support.topologies import Node, RunningCluster, running_cluster, running_node
 from tokens.admin.admin import Admin
 from tokens.admin.block import Blocker
 from tokens.admin.granter import Granter
@@ -258,6 +258,42 @@ def test_a_slot_that_moves_is_followed(cluster: RunningCluster, spread: Holdings
     assert spread.cut().is_revoked(b"", b"", b"user1", b"", cuts[-1] or 0)
     with target.client() as client:
         assert client.exists("kat:cut")
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[RunningCluster]:
+    """Give a cluster that the test may damage."""
+    with running_cluster() as cluster:
+        yield cluster
+
+
+def test_a_primary_that_is_down_keeps_nobody_from_revoking(own_cluster: RunningCluster) -> None:
+    """With that of kat:cut up it is revoked and blocked, the one that is down is named."""
+    with own_cluster.client() as client:  # type: ignore[no-untyped-call]
+        owner = own_cluster.owner(client.keyslot("kat:cut"))
+        dead = next(node for node in own_cluster.primaries if node is not owner)
+        held = Holdings(client)
+        for acl in "abcdefgh":
+            held.grant("10.0.0.1", acl)
+        dead.server.process.kill()
+        dead.server.process.wait()
+        admin = Admin(client, by="alice")
+        done = Revoker(admin).revoke_user("user1")
+        _, kept = Blocker(admin).block("192.0.2.7", 60)
+        assert done.cut_ms
+        assert held.cut().is_revoked(b"", b"", b"user1", b"", done.cut_ms)
+        assert 0 < done.grants < 8
+        assert done.kept.silent == kept.silent == (f"127.0.0.1:{dead.port}",)
+
+
+def test_a_cluster_without_the_node_of_the_cut_is_an_error(own_cluster: RunningCluster) -> None:
+    """Nothing is said to be done that is not."""
+    with own_cluster.client() as client:  # type: ignore[no-untyped-call]
+        owner = own_cluster.owner(client.keyslot("kat:cut"))
+        owner.server.process.kill()
+        owner.server.process.wait()
+        with pytest.raises(redis.ConnectionError):
+            Revoker(Admin(client, by="alice")).revoke_user("user1")
 
 
 def _ignore(looked: int, total: int) -> None:

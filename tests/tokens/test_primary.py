@@ -576,7 +576,7 @@ def test_questions_are_written_for_the_server_in_use(proxy: RedisProxy) -> None:
             proxy.plan(b"PING", Step.CUT)
             other = Fence(b"f" * 40, first.since_ms + 1)
             line = b"role:master\r\nmaster_replid:%b\r\n" % other.replid
-            proxy.plan(b"INFO", b"$%d\r\n%b\r\n" % (len(line), line))
+            proxy.plan(b"INFO", Step.PASS, b"$%d\r\n%b\r\n" % (len(line), line))
             proxy.plan(b"HGET", b"$13\r\n%d\r\n" % other.since_ms)
             assert (await keeper.ask(Told(b"", SAY))).replies == [b"here"]
             assert written == [first, other]

@@ -1,6 +1,7 @@
 """Revoking on a real Redis: what is found is deleted, what is not is cut."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,7 +9,8 @@ import redis
 
 from tests.support.holdings import HOUR_MS, Holdings, kid_of, sid_of
 from tokens.admin.admin import Admin
-from tokens.admin.revoke import Revoked, Revoker
+from tokens.admin.revoke import Revoker
+from tokens.admin.revoked import Revoked
 from tokens.token import mint
 
 if TYPE_CHECKING:
@@ -335,7 +337,7 @@ def test_the_audit_tells_what_was_done(held: Holdings, revoker: Revoker) -> None
     assert told == [
         {"event": "revoked", "reason": "kid", "kid": kid_of(token)},
         {"event": "revoked", "reason": "session", "acl": "wiki", "user": "user2"},
-        {"event": "revoked", "reason": "user", "user": "user1", "n": 2},
+        {"event": "revoked", "reason": "user", "user": "user1"},
         {"event": "revoked", "reason": "group", "group": "staff"},
         {"event": "revoked", "reason": "acl", "acl": "wiki"},
         {"event": "revoked", "reason": "all"},
@@ -344,6 +346,79 @@ def test_the_audit_tells_what_was_done(held: Holdings, revoker: Revoker) -> None
     raw = str(held.client.xrange(held.keys.audit))
     assert token not in raw
     assert session not in raw
+
+
+@pytest.fixture
+def limited(held: Holdings) -> Iterator[Callable[[str], Revoker]]:
+    """Give a revoker whose user may do everything but one thing."""
+    with ExitStack() as stack:
+
+        def without(command: str) -> Revoker:
+            words = ("on", "nopass", "~*", "&*", "+@all", f"-{command}")
+            held.client.execute_command("ACL", "SETUSER", "limited", *words)
+            path = held.client.connection_pool.connection_kwargs["path"]
+            client = stack.enter_context(
+                redis.Redis(unix_socket_path=path, username="limited", password="x", protocol=2)
+            )
+            return Revoker(Admin(client, held.prefix, by="alice"))
+
+        yield without
+    held.client.execute_command("ACL", "DELUSER", "limited")
+
+
+@pytest.mark.parametrize(
+    ("command", "undone"),
+    [("unlink", "tokens"), ("unlink", "sessions"), ("scan", "sessions"), ("hscan", "grants")],
+)
+def test_a_step_that_is_refused_keeps_none_from_being_done(
+    held: Holdings, limited: Callable[[str], Revoker], command: str, undone: str
+) -> None:
+    """The cut is written and told, the other steps are done, and the answer names this one."""
+    token = held.token()
+    held.session(kid=kid_of(token))
+    held.grant("10.0.0.1", by=f"kid:{kid_of(token)}")
+    done = limited(command).revoke_token(token.encode())
+    assert held.cut().names_token(kid_of(token).encode())
+    assert [event["event"] for event in held.events()] == ["revoked"]
+    assert undone in {it.what for it in done.undone}
+    assert (done.grants == 1) is ("grants" not in {it.what for it in done.undone})
+    assert held.has_grant("10.0.0.1") is (done.grants == 0)
+
+
+def test_the_audit_is_told_before_the_search(held: Holdings) -> None:
+    """Who gives up a long search has revoked, and the audit says so."""
+
+    def give_up(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    admin = Admin(held.client, held.prefix, by="alice", progress=give_up)
+    with pytest.raises(KeyboardInterrupt):
+        Revoker(admin).revoke_user("user1")
+    assert [event["user"] for event in held.events()] == ["user1"]
+
+
+def test_a_session_ends_whoever_may_not_unlist_it(
+    held: Holdings, limited: Callable[[str], Revoker]
+) -> None:
+    """A line too many in a user's list is no failure."""
+    session = held.session()
+    assert limited("zrem").revoke_session(session.encode()).sessions == 1
+    assert not held.has_session(session)
+    assert len(held.events()) == 1
+
+
+def test_what_others_claim_is_named(held: Holdings, revoker: Revoker) -> None:
+    """Revoking one of two who opened an address leaves it open for the other, and says so."""
+    held.grant("10.0.0.1", user="user1")
+    held.grant("10.0.0.1", user="user2", by="kid:0123456789ab")
+    done = revoker.revoke_user("user1")
+    assert (done.grants, [(it.member, it.user) for it in done.still]) == (
+        1,
+        [("10.0.0.1", "user2")],
+    )
+    assert held.has_grant("10.0.0.1")
+    assert revoker.revoke_kid("0123456789ab").grants == 1
+    assert not held.has_grant("10.0.0.1")
 
 
 def test_what_the_audit_refuses_is_done(held: Holdings, revoker: Revoker) -> None:

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import redis
 
+from tokens.admin.fault import plain
 from tokens.admin.nodes import Confirmed, Nodes, Progress
 from tokens.audit import MAX_ENTRIES, entry
 from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys
@@ -27,6 +28,10 @@ class Kept(NamedTuple):
 
     confirmed: Confirmed = Confirmed()
     is_audited: bool = True
+    unasked: str = ""
+    """Why replicas could not be asked, if so."""
+    silent: tuple[str, ...] = ()
+    """Primaries of a cluster that do not answer."""
 
 
 def in_silence(looked: int, total: int) -> None:
@@ -72,11 +77,19 @@ class Admin:
 
     def keep(self, event: str, **facts: str | int) -> Kept:
         """Tell the audit what was done, and wait until replicas have it."""
-        is_audited = self.tell(event, **facts)
-        return Kept(self.nodes.wait(self._replicas, self._wait_ms), is_audited)
+        return self.secure(is_audited=self.tell(event, **facts))
+
+    def secure(self, *, is_audited: bool) -> Kept:
+        """Wait until replicas have what was done. Never raises: it is done."""
+        confirmed, unasked = Confirmed(), ""
+        try:
+            confirmed = self.nodes.wait(self._replicas, self._wait_ms)
+        except redis.RedisError as error:
+            unasked = plain(error)
+        return Kept(confirmed, is_audited, unasked, tuple(sorted(self.nodes.silent)))
 
     def tell(self, event: str, **facts: str | int) -> bool:
-        """Audit what was done. False if Redis refuses it: what was done stays done."""
+        """Audit what was done. False if Redis does not take it: what was done stays done."""
         if not self._max_audit_entries:
             return True
         told = {"event": event, **facts, "by": self.by}
@@ -84,9 +97,16 @@ class Admin:
             self.nodes.run(
                 self.keys.audit, *entry(self.keys.audit, [told], self._max_audit_entries)
             )
-        except redis.ResponseError:
+        except redis.RedisError:
             return False
         return True
+
+    def is_met(self) -> bool:
+        """Tell whether an agent was ever here: each leaves the fence of what it met."""
+        try:
+            return bool(self.nodes.run(self.keys.fence, "EXISTS", self.keys.fence))
+        except redis.RedisError:
+            return True  # not known, and what is to be done will tell
 
 
 def check_name(field: str, text: str) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import isfinite
 from typing import Final, cast
 
 from tokens.audit import FIELD
@@ -17,7 +18,10 @@ from tokens.store.client import TIMEOUT_S, Client
 PAGE_ENTRIES: Final = 128
 
 BLOCK_MS: Final = int(TIMEOUT_S * 1000 / 2)
-"""How long Redis may keep silent while nothing happens; below the client's own patience."""
+"""How long Redis may keep silent while nothing happens; below the client's own patience.
+
+So often somebody who follows sees that nobody reads what he prints any more.
+"""
 
 # The year 3000. Calendars end in 9999, and an id may be 600 million years away.
 _MAX_MS: Final = 32_503_680_000_000
@@ -159,10 +163,18 @@ def _read(name: bytes, fields: _Fields) -> list[Event]:
         raise _Foreign("its time is after the year 3000")
     if not fields or FIELD not in fields:
         raise _Foreign(f"it has no field {FIELD.decode()!r}")
-    told = json.loads(fields[FIELD].decode())
+    told = json.loads(fields[FIELD].decode(), parse_float=_number, parse_constant=_number)
     if not isinstance(told, list) or not all(map(_is_event, told)):
         raise _Foreign("it is no list of events")
     return [Event(at_ms, facts) for facts in told]
+
+
+def _number(text: str) -> float:
+    """Read a number that JSON can write again: 1e400 and NaN, which Python reads, are none."""
+    number = float(text)
+    if not isfinite(number):
+        raise _Foreign("it has a number that is none")
+    return number
 
 
 def _is_event(told: object) -> bool:

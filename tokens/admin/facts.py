@@ -6,9 +6,10 @@ import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 
-from tokens.store.client import SYSTEM_CAS, Client, connect, open_sentinels, spoken
+from tokens.store.advice import CLUSTER_NODE, SENTINEL
+from tokens.store.client import SYSTEM_CAS, Client, StoreFault, connect, open_sentinels, spoken
 from tokens.store.tls import TlsFiles
-from tokens.store.url import Host, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
+from tokens.store.url import ClusterUrl, Host, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
 
 MIN_VERSION = (6, 2)
 """Redis of the contract. Valkey's INFO tells a redis_version of 7.2 or later."""
@@ -24,6 +25,8 @@ class ServerFacts:
     eviction: str
     is_full: bool
     """Whether it has reached its maxmemory, and refuses to store more."""
+    is_append_only: bool
+    """Whether a restart brings back what was written last, and not some snapshot."""
     refusal: str
     """Why it takes no commands just now: it is loading, or its disk is full. Mostly empty."""
 
@@ -36,8 +39,8 @@ class ServerFacts:
             faults.append(f"it is a {self.role}: tokens can be consumed on a primary only")
         if self.eviction != "noeviction":
             faults.append(
-                f"maxmemory-policy is {self.eviction}: an evicted tombstone makes a consumed "
-                "token whole again; set noeviction"
+                f"maxmemory-policy is {self.eviction}: who has a token that is evicted is refused, "
+                "and a replay looks like a guess; set noeviction"
             )
         if self.is_full:
             faults.append("it is full: used_memory has reached maxmemory; raise maxmemory")
@@ -74,8 +77,24 @@ def describe_store(url: str, tls: TlsFiles = SYSTEM_CAS) -> StoreFacts:
     """Ask every primary what it is. Raises StoreFault when one does not answer."""
     place = parse_store_url(url)
     with connect(url, tls) as client:
-        servers = {name: _describe(one) for name, one in _primaries(client)}
-    return StoreFacts(servers, [*_open_ports(place), *_sentinel_warnings(place, tls)])
+        servers = {
+            name: _describe(one, is_in_cluster=isinstance(place, ClusterUrl))
+            for name, one in _primaries(client)
+        }
+    warnings = [*_open_ports(place), *_snapshots(servers), *_sentinel_warnings(place, tls)]
+    return StoreFacts(servers, warnings)
+
+
+def _snapshots(servers: dict[str, ServerFacts]) -> list[str]:
+    names = [name for name, facts in servers.items() if not facts.is_append_only]
+    if not names:
+        return []
+    whose = f"{', '.join(filter(None, names))}: " if any(names) else ""
+    warning = (
+        f"{whose}appendonly is off: a restart from a snapshot brings back sessions, grants and "
+        "addresses that were revoked since; set appendonly yes"
+    )
+    return [warning]
 
 
 def _primaries(client: Client) -> list[tuple[str, redis.Redis]]:
@@ -89,16 +108,28 @@ def _primaries(client: Client) -> list[tuple[str, redis.Redis]]:
     return [("", client)]
 
 
-def _describe(client: redis.Redis) -> ServerFacts:
+def _describe(client: redis.Redis, *, is_in_cluster: bool) -> ServerFacts:
+    """Ask one server. Raises StoreFault for one that the URL is not made for."""
     info: dict[str, object] = client.info("everything")
+    mode = info.get("redis_mode", info.get("server_mode"))
+    if mode == "sentinel":
+        raise StoreFault(f"Redis at {_at(client)}: {SENTINEL}")
+    if mode == "cluster" and not is_in_cluster:
+        raise StoreFault(f"Redis at {_at(client)}: {CLUSTER_NODE}")
     return ServerFacts(
         server="valkey" if "valkey_version" in info else "redis",
         version=str(info.get("redis_version", "0.0")),
         role=str(info.get("role", "unknown")),
         eviction=str(info.get("maxmemory_policy", "unknown")),
         is_full=0 < _number(info, "maxmemory") <= _number(info, "used_memory"),
+        is_append_only=info.get("aof_enabled") == 1,
         refusal=_refusal(client),
     )
+
+
+def _at(client: redis.Redis) -> str:
+    settings = client.connection_pool.connection_kwargs
+    return str(settings.get("path") or Host(settings["host"], settings["port"]))
 
 
 def _number(info: dict[str, object], name: str) -> int:

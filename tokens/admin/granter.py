@@ -1,6 +1,7 @@
 """Opens, ends and lists IP grants, for commands and other programs."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -8,12 +9,17 @@ from tokens.admin.admin import Admin, check_name
 from tokens.policy.grant import read_grantable, read_member, write_end, write_end_of_all, write_open
 from tokens.record import MAX_GRANT_TTL_S, MAX_INTEGER
 
+_MAX_CLAIMS: Final = 16  # as in grant.lua
+
 _PER_CALL: Final = 100
 """Members per script call: 0.3 ms of Redis's time, during which it serves nobody else."""
 
 
 class Grant(NamedTuple):
-    """One grant that stands. `user` and `by` are empty when whoever wrote it did not say."""
+    """One claim to an address: a grant stands as long as the longest of those it has.
+
+    `user` and `by` are empty when whoever wrote it did not say.
+    """
 
     acl: str
     member: str
@@ -31,6 +37,13 @@ class Granted(NamedTuple):
     is_audited: bool
 
 
+class Ended(NamedTuple):
+    """How many claims ended that stood, and what others claim of the same addresses."""
+
+    claims: int
+    still: tuple[Grant, ...]
+
+
 class Granter:
     """Opens, ends and lists IP grants.
 
@@ -46,7 +59,8 @@ class Granter:
     def grant(self, acl: str, member: str, user: str, ttl_s: int) -> Granted:
         """Let an address or a network through an ACL for so long.
 
-        For longer, if it was granted for longer already: nothing is shortened.
+        For longer, if it was granted for longer already: nothing is shortened, and this is one
+        claim more, which stands when that of another user or admin ends.
         """
         check_name("acl", acl)
         check_name("sub", user)
@@ -82,19 +96,26 @@ class Granter:
         """End all grants; return how many stood."""
         return sum(map(self._end_all, self._acls()))
 
-    def end_of(self, field: str, value: str) -> int:
-        """End all grants for a user (`sub`), or all that somebody opened (`by`).
+    def end_of(self, field: str, value: str) -> Ended:
+        """End all claims for a user (`sub`), or all that somebody opened (`by`).
 
-        Not those that another program wrote without saying whose they are.
+        What others claim stands on. Not those that another program wrote without saying whose they
+        are.
         """
-        ended = 0
+        claims = 0
+        still: list[Grant] = []
         for acl in self._acls():
-            held = [member for member, raw in self._holders(acl) if _holder(raw)[field] == value]
-            ended += self._end(acl, field.encode(), value.encode(), held)
-        return ended
+            held = [
+                member
+                for member, raw in self._holders(acl)
+                if any(claim[field] == value for claim in _claims(raw))
+            ]
+            claims += self._end(acl, field.encode(), value.encode(), held)
+            still += self._claimed(acl, held)
+        return Ended(claims, tuple(still))
 
     def grants(self, acl: str | None = None) -> list[Grant]:
-        """List what stands, of one ACL or of all; what ends first stands first."""
+        """List every claim that stands, of one ACL or of all; what ends first stands first."""
         if acl is not None:
             check_name("acl", acl)
         acls = self._acls() if acl is None else [acl.encode()]
@@ -134,39 +155,68 @@ class Granter:
             yield from found.items()
 
     def _standing(self, acl: bytes) -> Iterator[Grant]:
+        key = self._keys.grants(acl)
+        over_ms = self._nodes.now_ms()
+        members = self._nodes.run(key, "ZRANGEBYSCORE", key, f"({over_ms}", "+inf")
+        return self._claimed(acl, members)
+
+    def _claimed(self, acl: bytes, members: list[bytes]) -> Iterator[Grant]:
+        """Read who claims these, and until when."""
+        if not members:
+            return
         key, meta, now_ms = (
             self._keys.grants(acl),
             self._keys.grants_meta(acl),
             self._nodes.now_ms(),
         )
-        members = self._nodes.run(key, "ZRANGEBYSCORE", key, f"({now_ms}", "+inf")
-        if not members:
-            return
         scores = self._nodes.run(key, "ZMSCORE", key, *members)
         raws = self._nodes.run(meta, "HMGET", meta, *members)
         for member, score, raw in zip(members, scores, raws, strict=True):
             if score is None:
                 continue  # taken back meanwhile
-            holder = _holder(raw or b"")
-            ends_ms = int(min(float(score), MAX_INTEGER))
-            yield Grant(
-                acl.decode(errors="replace"),
-                member.decode(errors="replace"),
-                holder["sub"],
-                holder["by"],
-                ends_ms,
-                ends_ms - now_ms,
-            )
+            most_ms = int(min(float(score), MAX_INTEGER))
+            for claim in _claims(raw or b""):
+                ends_ms = min(_number(claim["end"], most_ms), most_ms)
+                if ends_ms > now_ms:
+                    yield Grant(
+                        acl.decode(errors="replace"),
+                        member.decode(errors="replace"),
+                        _text(claim["sub"]),
+                        _text(claim["by"]),
+                        ends_ms,
+                        ends_ms - now_ms,
+                    )
 
 
-def _holder(raw: bytes) -> dict[str, str]:
-    """Read whose a grant is; another program may have written anything, or nothing."""
+def _claims(raw: bytes) -> list[dict[str, object]]:
+    """Read whose a grant is; another program may have written anything, or nothing.
+
+    As grant.lua reads it: the first claim ends when the grant does.
+    """
     try:
-        fields = json.loads(raw)
+        first = json.loads(raw)
     except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        fields = {}
-    return {
-        name: text if isinstance(text := fields.get(name), str) else "" for name in ("sub", "by")
-    }
+        first = None
+    if not isinstance(first, dict):
+        first = {}
+    also = first.get("also")
+    others = also[: _MAX_CLAIMS - 1] if isinstance(also, list) else []
+    return [
+        {**_fields(first), "end": None},
+        *(_fields(one) for one in others if isinstance(one, dict) and _number(one.get("end"), 0)),
+    ]
+
+
+def _fields(claim: dict[str, object]) -> dict[str, object]:
+    return {name: claim.get(name) for name in ("sub", "by", "end")}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object, otherwise: int) -> int:
+    """Read a time in ms; in JSON it may be anything, NaN among it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        return otherwise
+    return int(value)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import AskError, MovedError, NoPermissionError
 
 from tokens.store.client import Client
 
 Progress = Callable[[int, int], None]
-"""Told after each step of a search: how many keys were looked at, and of how many."""
+"""Told after each step of a search: how many keys were looked at, and of how many; 0: not known."""
 
 SCAN_STEP = 1000
 """Keys per step: 0.2 ms of Redis's time, during which it serves nobody else."""
@@ -43,6 +43,8 @@ class Nodes:
         self._client = client
         self._links: dict[str, _Link] = {}
         self._written: dict[str, _Link] = {}
+        self.silent: set[str] = set()
+        """Primaries of a cluster that did not answer, while others did."""
 
     def run(self, key: bytes, *command: bytes | str | float) -> Any:
         """Ask the primary that has a key. What it answers is redis-py's to say."""
@@ -58,8 +60,12 @@ class Nodes:
         return reply
 
     def now_ms(self) -> int:
-        """Tell the time: of several clocks the one that is ahead."""
-        clocks: list[tuple[int, int]] = [link.run("TIME") for link in self._primaries()]
+        """Tell the time: of several clocks the one that is ahead.
+
+        A primary that is down dates nothing, and must not keep anybody from revoking. When it is
+        back with a clock that is ahead, a token that it dated before may outlive the cut.
+        """
+        clocks: list[tuple[int, int]] = [reply for _, reply in self._each("TIME")]
         return max(seconds * 1000 + micros // 1000 for seconds, micros in clocks)
 
     def scan(self, pattern: bytes, progress: Progress) -> Iterator[bytes]:
@@ -80,20 +86,40 @@ class Nodes:
         return max(answers, key=lambda answer: answer.asked - answer.replicas, default=Confirmed())
 
     def _pages(self, pattern: bytes, progress: Progress) -> Iterator[tuple["_Link", list[bytes]]]:
-        primaries = self._primaries()
-        total = sum(link.run("DBSIZE") for link in primaries)
+        total = self._size()
         looked = 0
         seen: set[bytes] = set()
-        for link in primaries:
+        for link in self._primaries():
             cursor = -1
             while cursor:
                 step = ("SCAN", max(cursor, 0), "MATCH", pattern, "COUNT", SCAN_STEP)
                 cursor, found = link.run(*step)
                 looked += SCAN_STEP
-                progress(min(looked, total), total)
+                progress(min(looked, total) if total else looked, total)
                 fresh = set(found) - seen
                 seen |= fresh
                 yield link, sorted(fresh)
+
+    def _size(self) -> int:
+        """Count the keys, for those who wait; 0 for a user who may not."""
+        try:
+            return sum(size for _, size in self._each("DBSIZE"))
+        except NoPermissionError:
+            return 0
+
+    def _each(self, *command: str) -> list[tuple["_Link", Any]]:
+        """Ask every primary that answers. Raises what the last one did, when none does."""
+        replies, last = [], None
+        for name in self._names():
+            try:
+                link = self._link(name)
+                replies.append((link, link.run(*command)))
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                self.silent.add(name)
+                last = error
+        if last and not replies:
+            raise last
+        return replies
 
     def _run(self, key: bytes, command: tuple[bytes | str | float, ...]) -> tuple[Any, str]:
         """Run a command; return its reply, and the name of the node that gave it."""
@@ -102,6 +128,8 @@ class Nodes:
             try:
                 return self._links[name].run(*command), name
             except MovedError:  # an AskError too, to redis-py
+                if not isinstance(self._client, redis.RedisCluster):
+                    raise
                 self._look_again()
                 name = self._home(key)
             except AskError as elsewhere:
@@ -129,11 +157,18 @@ class Nodes:
         self._client.nodes_manager.initialize()
 
     def _primaries(self) -> list["_Link"]:
+        """Return those that answer. A search of what is left finds what is left."""
+        return [link for link, _ in self._each("TIME")]
+
+    def _names(self) -> list[str]:
         if isinstance(self._client, redis.RedisCluster):
-            names = [self._named(node.name) for node in self._client.get_primaries()]  # type: ignore[no-untyped-call]
-        else:
-            names = [self._linked("", self._client)]
-        return [self._links[name] for name in names]
+            return [node.name for node in self._client.get_primaries()]  # type: ignore[no-untyped-call]
+        return [""]
+
+    def _link(self, name: str) -> "_Link":
+        if isinstance(self._client, redis.RedisCluster):
+            return self._links[self._named(name)]
+        return self._links[self._linked(name, self._client)]
 
     def _linked(self, name: str, client: redis.Redis) -> str:
         if name not in self._links:
@@ -169,6 +204,8 @@ class _Link:
         """Wait, in steps, for what was written since the last time."""
         if replicas is None:
             replicas = min(1, self.run("INFO", "replication")["connected_slaves"])
+        if not replicas:
+            return Confirmed()  # and no permission needed
         confirmed = 0
         while timeout_ms > 0:
             # Never 0, which to Redis is for ever.

@@ -27,6 +27,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
 now = math.max(now, tonumber(ARGV[4]))
 
+-- No agent looks at a field without a name. Redis lets a script that has begun by removing something
+-- go on when its memory is full, and a revocation must not wait until somebody has raised maxmemory.
+redis.call('HDEL', key, '')
+
 local function as_text(number) return string.format('%d', number) end
 
 -- A time, or nil for what agents cannot read and take for the end of time: in doubt it is a no.

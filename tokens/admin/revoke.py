@@ -5,13 +5,18 @@ found is deleted. An agent that is opening something meanwhile writes it first a
 after it, so one of the two always sees the other.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
-from tokens.admin.admin import Admin, Kept, check_name
-from tokens.admin.granter import Granter
+import redis
+
+from tokens.admin.admin import Admin, check_name
+from tokens.admin.fault import is_full, plain
+from tokens.admin.granter import Ended, Granter
+from tokens.admin.revoked import Act, Revoked, Undone
 from tokens.policy.cut import CLOCK_GRAIN_MS
 from tokens.policy.grant import read_member
 from tokens.policy.session import session_digest
@@ -20,6 +25,7 @@ from tokens.record import BadRecord
 from tokens.token import KID_CHARS, digest, kid
 
 _DIGEST_CHARS: Final = 64
+_NO_GRANTS: Final = Ended(0, ())
 _is_kid = re.compile(r"[0-9a-f]{12}", re.ASCII).fullmatch
 
 # Atomic, so that no tombstone is taken for a token: it tells a replay from a typing error.
@@ -30,30 +36,12 @@ return redis.call('UNLINK', KEYS[1])
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """What a revocation came to, as far as it can be counted."""
-
-    cut_ms: int | None = None
-    """Whatever was issued until then is refused. None: what was named is gone, nothing else."""
-    tokens: int = 0
-    """Deleted before they were consumed."""
-    consumed: int = 0
-    """Found consumed already: nothing to take back but what they opened."""
-    sessions: int = 0
-    grants: int = 0
-    kept: Kept = field(default_factory=Kept)
-
-    @property
-    def total(self) -> int:
-        return self.tokens + self.sessions + self.grants
-
-
 class Revoker:
     """Takes back. What it says is done holds on the very next request.
 
     Raises ValueError with a sentence for what nothing can be called, redis.RedisError when Redis
-    did not confirm. Everything may be asked for a second time.
+    did not confirm. Once a cut is written nothing is raised: what could not be done after it is in
+    the answer. Everything may be asked for a second time.
     """
 
     def __init__(self, admin: Admin) -> None:
@@ -86,30 +74,26 @@ class Revoker:
     def revoke_user(self, user: str) -> Revoked:
         """Take back whatever a user has. Looks at all keys, for grants."""
         check_name("sub", user)
-        cut_ms = self._admin.cut(f"sub:{user}")
-        done = Revoked(
-            cut_ms,
-            sessions=self._end_listed(user.encode(), cut_ms),
-            grants=self._granter.end_of("sub", user),
-        )
-        return self._tell(done, "revoked", reason="user", user=user)
+        act = self._cut(f"sub:{user}", reason="user", user=user)
+        sessions = act.do("sessions", lambda: self._end_listed(user.encode(), act.cut_ms), 0)
+        ended = act.do("grants", lambda: self._granter.end_of("sub", user), _NO_GRANTS)
+        return act.done(sessions=sessions, grants=ended.claims, still=ended.still)
 
     def revoke_group(self, group: str) -> Revoked:
         """Take back whatever was issued to members of a group; not IP grants, which name none."""
         check_name("groups", group)
-        done = Revoked(self._admin.cut(f"group:{group}"))
-        return self._tell(done, "revoked", reason="group", group=group)
+        return self._cut(f"group:{group}", reason="group", group=group).done()
 
     def revoke_acl(self, acl: str) -> Revoked:
         """Take back whatever opens an ACL."""
         check_name("acl", acl)
-        done = Revoked(self._admin.cut(f"acl:{acl}"), grants=self._granter.end_acl(acl))
-        return self._tell(done, "revoked", reason="acl", acl=acl)
+        act = self._cut(f"acl:{acl}", reason="acl", acl=acl)
+        return act.done(grants=act.do("grants", lambda: self._granter.end_acl(acl), 0))
 
     def revoke_all(self) -> Revoked:
         """Take back everything. Looks at all keys, for grants."""
-        done = Revoked(self._admin.cut("all"), grants=self._granter.end_all())
-        return self._tell(done, "revoked", reason="all")
+        act = self._cut("all", reason="all")
+        return act.done(grants=act.do("grants", self._granter.end_all, 0))
 
     def end_grant(self, member: str, acl: str | None = None) -> Revoked:
         """End the grants of exactly this address or network, of one ACL or of all."""
@@ -117,18 +101,43 @@ class Revoker:
         facts = {"acl": acl} if acl else {}
         return self._tell(done, "grant_ended", src=read_member(member), **facts)
 
+    def _cut(self, field: str, **facts: str) -> Act:
+        """Begin to revoke: what a field names is refused from now on, and the audit tells so.
+
+        What is found after it is deleted. That Redis may refuse, or be gone, and the search may
+        be given up after a minute: what is refused is told by then.
+        """
+        try:
+            cut_ms = self._admin.cut(field)
+        except redis.ResponseError as error:
+            if not is_full(error):
+                raise  # nothing was done
+            act = Act(self._admin, None, self._nodes.now_ms(), facts)
+            act.undone.append(Undone("cut", plain(error)))
+            return act
+        return Act(self._admin, cut_ms, cut_ms, facts)
+
     def _revoke_token(self, name: bytes, keys: Iterable[bytes]) -> Revoked:
         # Also when no token is found: its session may live for hours after it.
-        cut_ms = self._admin.cut(f"kid:{name.decode()}")
-        found = [self._nodes.write(key, "EVAL", _UNISSUE, 1, key) for key in keys]
-        done = Revoked(
-            cut_ms,
+        kid = name.decode()
+        act = self._cut(f"kid:{kid}", reason="kid", kid=kid)
+        none: list[int] = []
+        found = act.do("tokens", lambda: [self._unissue(key) for key in keys], none)
+        sessions = act.do("sessions", lambda: self._end_opened_by(name), 0)
+        ended = act.do("grants", lambda: self._granter.end_of("by", f"kid:{kid}"), _NO_GRANTS)
+        return act.done(
             tokens=found.count(1),
             consumed=found.count(-1),
-            sessions=sum(self._end_session(*opened) for opened in self._opened_by(name)),
-            grants=self._granter.end_of("by", f"kid:{name.decode()}"),
+            sessions=sessions,
+            grants=ended.claims,
+            still=ended.still,
         )
-        return self._tell(done, "revoked", reason="kid", kid=name.decode())
+
+    def _unissue(self, key: bytes) -> int:
+        return int(self._nodes.write(key, "EVAL", _UNISSUE, 1, key))
+
+    def _end_opened_by(self, name: bytes) -> int:
+        return sum(self._end_session(*opened) for opened in self._opened_by(name))
 
     def _opened_by(self, name: bytes) -> Iterable[tuple[bytes, Session]]:
         pattern = self._admin.patterns.session(b"*")
@@ -162,12 +171,14 @@ class Revoker:
         ended = int(self._nodes.write(key, "UNLINK", key))
         if session:
             index = self._keys.sub(session.user)
-            self._nodes.run(index, "ZREM", index, b"s:" + key[-_DIGEST_CHARS:])
+            # Its end is done. A line too many in the list of a user is over one day.
+            with contextlib.suppress(redis.ResponseError):
+                self._nodes.run(index, "ZREM", index, b"s:" + key[-_DIGEST_CHARS:])
         return ended
 
     def _tell(self, done: Revoked, event: str, **facts: str) -> Revoked:
         """Tell the audit, and wait for replicas, if anything was done at all."""
-        if done.cut_ms is None and not done.total:
+        if not done.total:
             return done
         told = {**facts, "n": done.total} if done.total > 1 else facts
         return replace(done, kept=self._admin.keep(event, **told))

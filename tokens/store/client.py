@@ -17,10 +17,26 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisClusterException
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    MovedError,
+    RedisClusterException,
+)
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
+from tokens.store.advice import (
+    CLUSTER_NODE,
+    NO_CLUSTER,
+    NO_SENTINEL,
+    NO_TLS,
+    NO_WORD,
+    SPEAKS_TLS,
+    advise,
+    of_tls,
+)
 from tokens.store.tls import TlsFiles, client_context, client_options
 from tokens.store.url import ClusterUrl, Login, SentinelUrl, ServerUrl, StoreUrl, parse_store_url
 
@@ -75,7 +91,7 @@ def open_sentinels(
 ) -> Sentinel:
     """Make clients of the Sentinels themselves: `.sentinels`, in the order of the URL."""
     settings = _settings(place, tls, timeout_s) | _login(place.sentinel_login)
-    return Sentinel(  # type: ignore[no-untyped-call]
+    return _Sentinels(  # type: ignore[no-untyped-call]
         list(place.sentinels), sentinel_kwargs={**settings, "retry": Retry(NoBackoff(), 0)}
     )
 
@@ -104,8 +120,20 @@ def open_async_client(
             return _TidyCluster(startup_nodes=seeds, **settings, retry=retry)
 
 
-class _AsyncSentinels(AsyncSentinel):
+class _Sentinels(Sentinel):
     """Leaves no connection open to the Sentinels, which closing the primary's client would not."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            name, port = super().discover_master(service_name)  # type: ignore[no-untyped-call]
+            return name, port
+        finally:
+            for client in self.sentinels:
+                client.close()
+
+
+class _AsyncSentinels(AsyncSentinel):
+    """The same for asyncio."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         try:
@@ -204,13 +232,58 @@ def sentence(place: StoreUrl, error: Exception) -> str:
         case AuthenticationError():
             return f"Redis at {place} refuses the user or the password"
         case redis.TimeoutError():
-            return f"Redis at {place} does not answer within {TIMEOUT_S:.0f} s"
+            hint = NO_TLS if place.is_tls else ""
+            return f"Redis at {place} does not answer within {TIMEOUT_S:.0f} s{hint}"
         case MasterNotFoundError():
-            return f"Redis at {place} cannot be reached: no Sentinel names a primary that is up"
+            return f"Redis cannot be reached: {nobody_named(place, error)}"
+        case InvalidResponse():
+            return f"Redis at {place} sends what is not its protocol: {_tls_or_not(place)}"
         case redis.ConnectionError():
-            return f"Redis at {place} cannot be reached: {spoken(error)}"
+            hint = of_tls(error) or (NO_WORD if _is_shut(place, error) else "")
+            return f"Redis at {place} cannot be reached: {spoken(error)}{hint}"
+        case MovedError() if not isinstance(place, ClusterUrl):
+            return f"Redis at {place}: {CLUSTER_NODE}"
+        case RedisClusterException():
+            return f"Redis at {place} {_of_cluster(error)}"
         case _:
-            return f"Redis at {place} says: {spoken(error)}"
+            if isinstance(place, SentinelUrl) and "unknown command" in str(error):
+                return f"Redis at {place}: {NO_SENTINEL}"
+            return advise(f"Redis at {place} says: {spoken(error)}")
+
+
+def nobody_named(place: StoreUrl, error: Exception) -> str:
+    """Say why Sentinels lead nowhere. Not in its words: they quote settings of connections."""
+    if not isinstance(place, SentinelUrl):
+        return "no Sentinel names a primary"
+    # It lists those that did not answer at all, each behind its client.
+    if str(error).count(")> - ") < len(place.sentinels):
+        return (
+            f"nobody names a primary of {place}: those that answer know nothing of that name, "
+            "or nothing that is up"
+        )
+    return f"nobody names a primary of {place}: none of them answers{of_tls(error)}"
+
+
+def _tls_or_not(place: StoreUrl) -> str:
+    return NO_TLS.removeprefix("; ") if place.is_tls else SPEAKS_TLS
+
+
+def _is_shut(place: StoreUrl, error: Exception) -> bool:
+    """Whether it hung up on words in the clear, as a server does that expects TLS."""
+    said = spoken(error).lower()
+    return not place.is_tls and ("reset" in said or "closed by server" in said)
+
+
+def _of_cluster(error: Exception) -> str:
+    """Say what the client of a cluster means: it quotes others, and them at length."""
+    said = f"{error} {error.__cause__ or ''}"
+    if "cluster support disabled" in said or "Cluster mode is not enabled" in said:
+        return f"cannot be used: {NO_CLUSTER}"
+    if "not covered" in said:
+        return "cannot be used as a whole: some of its slots have no primary"
+    if isinstance(cause := error.__cause__, redis.RedisError):
+        return f"cannot be reached: {spoken(cause)}{of_tls(cause)}"
+    return f"cannot be reached{of_tls(error)}"
 
 
 def spoken(error: Exception) -> str:

@@ -33,6 +33,9 @@ _TRY_AGAIN_S = 0.005
 # These say something about our standing with every server, not about the one that said it.
 _OF_ALL = frozenset({"auth", "readonly", "fence", "reply"})
 
+# These mean all writes of the one that said it.
+_NO_WRITES = frozenset({"oom", "misconf", "noreplicas"})
+
 _MARK = "KATNODE "
 """Begins what stands in place of an answer. It has been counted as an error already."""
 
@@ -88,9 +91,11 @@ class Cluster:
         clock_skew_ms: int,
         scripts: Sequence[bytes],
         deadline_s: float,
+        probe: Question | None = None,
     ) -> None:
         """Look at the TLS files now: raises ValueError when they cannot be used."""
         self._observer = observer
+        self._probe = probe
         self._primaries = Primaries(
             url,
             tls,
@@ -101,6 +106,7 @@ class Cluster:
             clock_skew_ms=clock_skew_ms,
             scripts=scripts,
             deadline_s=deadline_s,
+            probe=probe,
         )
         self._parked: dict[Node, dict[_Parked, None]] = {}
 
@@ -136,15 +142,22 @@ class Cluster:
         """Hear of an error reply, or of one that fits no question; start anew if that helps."""
         if message.startswith(_MARK):
             return
-        if kind not in _OF_ALL:  # one primary is full, say: the others need not suffer
+        if kind in _OF_ALL:
+            for node in self._primaries.all():
+                node.primary.distrust(kind, message)
+        elif kind == "cut" and self._probe and (has := self._owner(self._probe)):
+            has.primary.distrust(kind, message)
+        else:  # one primary is full, say: the others need not suffer
             self._observer.store_error(kind)
-            return
-        for node in self._primaries.all():
-            node.primary.distrust(kind, message)
+            if kind in _NO_WRITES:
+                self._primaries.refused(message)
 
     async def run(self) -> None:
         """Keep all connections for as long as the worker lives."""
         await self._primaries.run()
+
+    def _owner(self, question: Question) -> Node | None:
+        return self._primaries.owners[key_slot(question.key)]
 
     # Asking.
 

@@ -4,7 +4,6 @@ The hash lives where its slot does. A slot may move from a primary that forgot s
 did not: so each is believed only from when on all are.
 """
 
-import asyncio
 from collections.abc import Callable
 from copy import copy
 from functools import partial
@@ -76,7 +75,7 @@ class ClusterFence:
 
     async def _ask(self, wire: Wire, host: Host, *commands: Command) -> list[Reply]:
         """Ask the node that has the hash: first the one at hand, then the one that it names."""
-        replies = await _replies(wire, commands)
+        replies = await wire.hear(*commands)
         for _ in range(_MAX_STEPS):
             detour = _detour(replies, host)
             if detour is None:
@@ -92,9 +91,9 @@ class ClusterFence:
         try:
             await greet(wire, place, ())
             if not detour.is_asking:
-                return await _replies(wire, commands)
+                return await wire.hear(*commands)
             asking = [part for command in commands for part in ((b"ASKING",), command)]
-            return (await _replies(wire, tuple(asking)))[1::2]
+            return (await wire.hear(*asking))[1::2]
         finally:
             wire.abandon(StoreUnavailable("closed", "the fence is dated"))
 
@@ -118,18 +117,6 @@ class NodeFences:
         fence = await self._fence.date(wire, self._host, server, self._clock)
         self._clock.hear(server)
         return fence
-
-
-async def _replies(wire: Wire, commands: tuple[Command, ...]) -> list[Reply]:
-    """Send and wait; error replies are values. Raises StoreUnavailable."""
-    answered: asyncio.Future[list[Reply] | StoreUnavailable] = (
-        asyncio.get_running_loop().create_future()
-    )
-    wire.send(commands, lambda result: None if answered.done() else answered.set_result(result))
-    result = await answered
-    if isinstance(result, StoreUnavailable):
-        raise result
-    return result
 
 
 def _detour(replies: list[Reply], host: Host) -> Detour | None:

@@ -8,6 +8,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from tokens.store.advice import NO_CLUSTER, SENTINEL, advise, of_tls
 from tokens.store.client import finish
 from tokens.store.slots import SlotRange, hosts, read_slots
 from tokens.store.tls import TlsFiles, client_options
@@ -49,7 +50,7 @@ class Discovery:
             try:
                 ranges = await finish(self._ask(host))
             except (RedisError, OSError, ValueError) as error:
-                fault = StoreUnavailable("connect", f"{host} does not name the cluster: {error}")
+                fault = _fault(host, error)
             else:
                 self._known = list(dict.fromkeys([*hosts(ranges), *self._seeds]))
                 return ranges
@@ -61,3 +62,13 @@ class Discovery:
             # As two words: as one, `redis` would read the answer, and differently in each release.
             reply = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
             return read_slots(reply, host)
+
+
+def _fault(host: Host, error: Exception) -> StoreUnavailable:
+    said = str(error)
+    if "cluster support disabled" in said:
+        return StoreUnavailable("mode", f"{host}: {NO_CLUSTER}")
+    if "unknown command" in said:
+        return StoreUnavailable("mode", f"{host}: {SENTINEL}")
+    why = advise(f"{host} does not name the cluster: {said}{of_tls(error)}")
+    return StoreUnavailable("connect", why)

@@ -14,9 +14,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from tokens.question import Fence, Reply
+from tokens.question import Fence, Question, Reply
+from tokens.store.advice import NO_TLS, advise
 from tokens.store.fence import Fences
-from tokens.store.greeting import WHO_ARE_YOU, connect, greet, load, read_server
+from tokens.store.greeting import (
+    WHO_ARE_YOU,
+    begin_proof,
+    connect,
+    greet,
+    load,
+    read_server,
+    see_proof,
+)
 from tokens.store.place import Place
 from tokens.store.wire import STALL_S, Observer, StoreUnavailable, Wire
 
@@ -70,8 +79,14 @@ class Line:
         scripts: Sequence[bytes],
         deadline_s: float,
         observer: Observer,
+        *,
+        probe: Question | None = None,
     ) -> None:
+        """Take a `probe` that a server must answer before it counts as up."""
         self._locate = locate
+        self._at = ""
+        self._hint = ""
+        self._probe = probe
         self._fences = fences
         self._scripts = scripts
         self._deadline_s = deadline_s
@@ -171,20 +186,30 @@ class Line:
         except StoreUnavailable as fault:
             self._fail(fault, owner)
         except TimeoutError:
-            self._fail(StoreUnavailable("timeout", f"no greeting in {CONNECT_TIMEOUT_S} s"), owner)
+            why = f"no greeting in {CONNECT_TIMEOUT_S} s{self._hint}"
+            self._fail(StoreUnavailable("timeout", why), owner)
         else:
             self._use(wire, fence, owner)
 
     async def _open(self) -> tuple[Wire, Fence]:
         """Open and greet a connection. Raises StoreUnavailable; leaves nothing half open."""
         place = await self._locate()
+        self._at = f"{place}: "
+        self._hint = NO_TLS if place.ssl else ""
         wire = await connect(place, self._observer)
         try:
-            server = await greet(wire, place, self._scripts)
-            return wire, await self._fences.date(wire, server)
+            return wire, await self._greet(wire, place)
         except BaseException:
             wire.abandon(StoreUnavailable("connect", "the greeting failed"))
             raise
+
+    async def _greet(self, wire: Wire, place: Place) -> Fence:
+        server = await greet(wire, place, self._scripts)
+        proof = begin_proof(wire, server, self._probe) if self._probe else None
+        fence = await self._fences.date(wire, server)
+        if proof:
+            see_proof(place, await proof)
+        return fence
 
     def _fail(self, fault: StoreUnavailable, owner: Owner) -> None:
         if self._wire is not None:  # silent, but it is all there is
@@ -204,7 +229,7 @@ class Line:
             self._retired.append(old)
         else:
             self._observer.store_up(is_up=True)
-            _log.info("store ready")
+            _log.info("store ready: %s", self._at.removesuffix(": "))
         self._wire, self.fence = wire, fence
         self._observer.greeted(fence)
         self._in_use_since = time.monotonic()
@@ -250,7 +275,7 @@ class Line:
     def _be_without(self, fault: StoreUnavailable, *, is_news: bool) -> None:
         """Tell operators. Logged when it begins and when its cause changes, not each try."""
         if is_news:
-            _log.warning("store unavailable: %s", fault)
+            _log.warning("store unavailable: %s%s", self._at, advise(str(fault)))
         self.fault = fault
         self._observer.store_up(is_up=False)
         self._observer.store_error(fault.kind)

@@ -17,3 +17,10 @@ class Place:
     db: int = 0
     ssl: SSLContext | None = field(default=None, repr=False)
     """For TLS: the host's name is verified against the certificate as this context says."""
+    is_in_cluster: bool = False
+    """Whether it should be: a node of a cluster has some of the keys only."""
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

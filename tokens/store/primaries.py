@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from tokens.question import Question
+from tokens.store.advice import advise
 from tokens.store.clusterfence import ClusterFence, NodeFences
 from tokens.store.discovery import Discovery
 from tokens.store.place import Place
@@ -27,6 +29,10 @@ _LONGEST_PAUSE_S = 0.5
 
 # A primary that redirections lead to has no slots yet, or not by what another node knows.
 _DETOUR_LASTS_S = 10.0
+
+# After a primary refused a write, one is taken to refuse them for so long. Its greeting cannot
+# find out: none of the keys that it writes need be there.
+_REFUSAL_LASTS_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +75,7 @@ class Primaries:
         clock_skew_ms: int,
         scripts: Sequence[bytes],
         deadline_s: float,
+        probe: Question | None = None,
     ) -> None:
         """Look at the TLS files now: raises ValueError when they cannot be used."""
         self._url = url
@@ -78,6 +85,7 @@ class Primaries:
         self._owner = owner
         self._scripts = scripts
         self._deadline_s = deadline_s
+        self._probe = probe
         self._fence = ClusterFence(
             fence_key,
             enter=self._enter,
@@ -88,6 +96,8 @@ class Primaries:
         )
         self._nodes: dict[Host, Node] = {}
         self._missing = 0
+        self._is_refusing = False
+        self._refused_at = 0.0
         self._doubt = asyncio.Event()
         self.owners: list[Node | None] = [None] * SLOTS
         """Slot -> primary. Only right when somebody has been told so."""
@@ -158,7 +168,9 @@ class Primaries:
         self.owners = owners
         self.fault = StoreUnavailable("start", "not connected yet")
         if (count := missing(ranges)) != self._missing:
-            _log.warning("%d slots of the cluster belong to nobody", count)
+            _log.warning(
+                "store unavailable in part: %d slots of %s have no primary", count, self._url
+            )
             self._missing = count
 
     async def _leave(self, nodes: Sequence[Node]) -> None:
@@ -177,7 +189,9 @@ class Primaries:
         node = self._nodes[host] = Node(host, fences)
         observer = _NodeObserver(self, node, self._observer)
         locate = partial(self._locate, host)
-        node.primary = Primary(locate, fences, self._scripts, self._deadline_s, observer)
+        node.primary = Primary(
+            locate, fences, self._scripts, self._deadline_s, observer, probe=self._probe
+        )
         node.task = asyncio.create_task(node.primary.run())
         return node
 
@@ -201,9 +215,33 @@ class Primaries:
             self._doubt.set()
         self._tell()
 
+    def refused(self, said: str) -> None:
+        """Hear that a primary refuses all writes; which one, the script's answer does not say."""
+        self._refused_at = time.monotonic()
+        if self._is_refusing:
+            return
+        self._is_refusing = True
+        hosts = ", ".join(str(node.host) for node in self.all())
+        _log.warning("store unavailable in part: one of %s: %s", hosts, advise(said))
+        self._tell()
+        asyncio.get_running_loop().call_later(_REFUSAL_LASTS_S, self._forgive)
+
+    def _forgive(self) -> None:
+        left_s = self._refused_at + _REFUSAL_LASTS_S - time.monotonic()
+        if left_s > 0:
+            asyncio.get_running_loop().call_later(left_s, self._forgive)
+            return
+        self._is_refusing = False
+        self._tell()
+
     def _tell(self) -> None:
-        # Up while a part is: an agent that were taken for dead could not serve the rest either.
-        self._observer.store_up(is_up=any(node.is_up for node in self.all()))
+        """Say whether any request can be decided: every slot has a primary that does its work.
+
+        With one of three away the others go on, and a third of all requests fail, or all, if it is
+        the one that has the revocations. Who operates it wants to hear of either.
+        """
+        is_whole = all(node is not None and node.is_up for node in set(self.owners))
+        self._observer.store_up(is_up=is_whole and not self._is_refusing)
 
 
 class _NodeObserver:

@@ -28,9 +28,12 @@ from tokens.store.wire import Observer, Settle, StoreUnavailable, Wire, error_ki
 _LOOKS_PER_SILENCE = 4
 
 # The connection itself is in order, but what was found when it was greeted holds no more: the
-# server was promoted or demoted, is out of memory or disk, or its users were changed. Until a
-# greeting finds it well again the store is down: operators see that, and nobody loses a token.
-_GREET_AGAIN = frozenset({"fence", "readonly", "auth", "oom", "misconf", "reply"})
+# server was promoted or demoted, is out of memory, disk or replicas, or its users were changed.
+# Until a greeting, which meets the same refusal, finds it well again the store is down: operators
+# see that, and nobody loses a token.
+_GREET_AGAIN = frozenset(
+    {"fence", "readonly", "auth", "oom", "misconf", "noreplicas", "cut", "reply"}
+)
 
 _TOO_LATE = StoreUnavailable("timeout", "the deadline has passed")
 _PAST_DEADLINE = StoreUnavailable("timeout", "Redis is past the deadline with an earlier batch")
@@ -66,8 +69,10 @@ class Primary:
         scripts: Sequence[bytes],
         deadline_s: float,
         observer: Observer,
+        *,
+        probe: Question | None = None,
     ) -> None:
-        self._line = Line(locate, fences, scripts, deadline_s, observer)
+        self._line = Line(locate, fences, scripts, deadline_s, observer, probe=probe)
         self._observer = observer
         self._deadline_s = deadline_s
         self._calls: dict[_Call, None] = {}  # those that are not settled, in order

@@ -12,10 +12,11 @@ from contextlib import suppress
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tokens.question import Question
-from tokens.store.client import finish
+from tokens.store.advice import NO_SENTINEL, of_tls
+from tokens.store.client import finish, nobody_named
 from tokens.store.place import Place
 from tokens.store.primary import Primary
 from tokens.store.tls import TlsFiles, client_context, client_options
@@ -72,11 +73,16 @@ class Sentinels:
     async def _ask(self) -> Place:
         try:
             name, port = await finish(self._sentinel.discover_master(self._url.service))
-        except MasterNotFoundError:
-            # Not its words: they quote the settings of connections.
-            raise StoreUnavailable("connect", f"nobody names a primary of {self._url}") from None
-        except (RedisError, OSError) as error:
+        except MasterNotFoundError as error:
+            raise StoreUnavailable("connect", nobody_named(self._url, error)) from None
+        except ResponseError as error:
+            if "unknown command" in str(error):
+                why = f"one of {', '.join(map(str, self._url.sentinels))}: {NO_SENTINEL}"
+                raise StoreUnavailable("mode", why) from None
             raise StoreUnavailable("connect", f"a Sentinel refuses: {error}") from None
+        except (RedisError, OSError) as error:
+            why = f"a Sentinel refuses: {error}{of_tls(error)}"
+            raise StoreUnavailable("connect", why) from None
         return self._url.place(Host(name, port), self._ssl)
 
 

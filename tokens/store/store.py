@@ -55,6 +55,8 @@ class StoreSettings:
     scripts: tuple[bytes, ...]
     deadline_s: float
     tls: TlsFiles = field(default_factory=TlsFiles)
+    probe: Question | None = None
+    """What every batch asks: a server that cannot answer it does not count as up."""
 
 
 def open_store(settings: StoreSettings, observer: Observer) -> Store:
@@ -79,12 +81,14 @@ def open_store(settings: StoreSettings, observer: Observer) -> Store:
                 clock_skew_ms=settings.clock_skew_ms,
                 scripts=settings.scripts,
                 deadline_s=settings.deadline_s,
+                probe=settings.probe,
             )
 
 
 def _primary(settings: StoreSettings, observer: Observer, locate: Locate) -> Primary:
     fences = FenceHash(settings.fence_key, settings.clock_skew_ms, is_fenced=settings.is_fenced)
-    return Primary(locate, fences, settings.scripts, settings.deadline_s, observer)
+    scripts, deadline_s = settings.scripts, settings.deadline_s
+    return Primary(locate, fences, scripts, deadline_s, observer, probe=settings.probe)
 
 
 def _always(place: Place) -> Locate:

@@ -106,7 +106,7 @@ class ClusterUrl:
         return f"the cluster {', '.join(map(str, self.seeds))}"
 
     def place(self, host: Host, ssl: SSLContext | None) -> Place:
-        return Place(*host, None, *self.login, 0, ssl)
+        return Place(*host, None, *self.login, 0, ssl, is_in_cluster=True)
 
 
 StoreUrl = ServerUrl | SentinelUrl | ClusterUrl

@@ -7,6 +7,7 @@ of them and nothing else, is not believed but seen: each ends with an ECHO of a 
 
 import asyncio
 import secrets
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,9 +18,13 @@ from typing import Protocol, cast
 import hiredis
 
 from tokens.question import Command, Fence, Reply
+from tokens.store.advice import NO_WORD, NO_WORD_TLS, SPEAKS_TLS, of_tls
 
 STALL_S = 1.0
 """A connection whose oldest batch waits longer is given up. Ten deadlines."""
+
+# RFC 8446, 5.1: a record of type alert (21), of a version that is called 3.x.
+_ALERT = b"\x15\x03"
 
 # What the reader gives when no reply is whole. Its default, False, is a reply as well: "#f".
 _NOT_YET = object()
@@ -69,6 +74,7 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._waiting: deque[_Batch] = deque()
         self._heard_at = time.monotonic()
+        self._has_heard = False
         # No value in Redis looks like one, and no two connections have the same: also who is given
         # the replies of another connection, by a proxy that mixes them up, finds out.
         self._marks = map(b"mark:%b.%%x".__mod__(secrets.token_hex(4).encode()).__mod__, count())
@@ -93,18 +99,28 @@ class Wire(asyncio.Protocol):
         self._waiting.append(_Batch(len(written), mark, settle, time.monotonic()))
         self._transport.write(b"".join(written))
 
-    async def ask(self, *commands: Command) -> list[Reply]:
-        """Send and wait. For greetings, never on the hot path. Raises StoreUnavailable."""
+    def begin(self, *commands: Command) -> "asyncio.Future[list[Reply] | StoreUnavailable]":
+        """Send now, to wait later. For greetings, never on the hot path."""
         answered: asyncio.Future[list[Reply] | StoreUnavailable] = self._loop.create_future()
         self.send(commands, lambda result: _answer(answered, result))
-        result = await answered
+        return answered
+
+    async def hear(self, *commands: Command) -> list[Reply]:
+        """Send and wait; error replies are values. Raises StoreUnavailable."""
+        result = await self.begin(*commands)
         if isinstance(result, StoreUnavailable):
             raise result
-        raise_refusal(result)
         return result
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        """Send and wait. Raises StoreUnavailable, for an error reply as well."""
+        replies = await self.hear(*commands)
+        raise_refusal(replies)
+        return replies
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
+        self._has_heard = True
         self._reader.feed(data)
         while True:
             try:
@@ -112,7 +128,7 @@ class Wire(asyncio.Protocol):
             # A TypeError is how hiredis meets a map with a list for a key, a MemoryError how it
             # meets an array of a thousand million.
             except (hiredis.ProtocolError, TypeError, MemoryError) as error:
-                self.abandon(StoreUnavailable("reply", f"Redis sent what is not RESP 2: {error}"))
+                self.abandon(_gibberish(data, error))
                 return
             if reply is _NOT_YET:
                 return
@@ -157,7 +173,10 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        why = f": {exc}" if exc else ""
+        why = f": {exc}{of_tls(exc)}" if exc else ""
+        if not self._has_heard and not isinstance(exc, ssl.SSLError):
+            is_tls = self._transport.get_extra_info("sslcontext") is not None
+            why += NO_WORD_TLS if is_tls else NO_WORD
         self._lose(StoreUnavailable("closed", f"Redis closed the connection{why}"))
 
     def _lose(self, why: StoreUnavailable) -> None:
@@ -180,6 +199,12 @@ def raise_refusal(replies: Sequence[Reply]) -> None:
     for reply in replies:
         if isinstance(reply, Exception):
             raise _refusal(reply)
+
+
+def _gibberish(data: bytes, error: Exception) -> StoreUnavailable:
+    if data.startswith(_ALERT):
+        return StoreUnavailable("reply", SPEAKS_TLS)
+    return StoreUnavailable("reply", f"Redis sent what is not RESP 2: {error}")
 
 
 def _refusal(reply: Exception) -> StoreUnavailable:
@@ -214,6 +239,7 @@ _KINDS = {
     "MASTERDOWN": "readonly",
     "OOM": "oom",
     "MISCONF": "misconf",
+    "NOREPLICAS": "noreplicas",
     "LOADING": "loading",
     "KATFENCE": "fence",
     "NOSCRIPT": "script",
