@@ -53,6 +53,8 @@ def _text(value: object) -> str:
     """Write a fact so that it stays in its line and its colour, whoever has made it up."""
     text = value if isinstance(value, str) else json.dumps(value)
     shown = "".join([char if char.isprintable() else _escaped(char) for char in text]) or "-"
+    if "  " in shown or "=" in shown:
+        shown = json.dumps(shown, ensure_ascii=False)  # or it would pass for further columns
     # Not every terminal has every letter.
     encoding = sys.stdout.encoding
     return shown.encode(encoding, "backslashreplace").decode(encoding)

@@ -139,6 +139,15 @@ def test_a_name_stays_in_its_line(
     assert ("\u00e9" in line) is (encoding == "utf-8")
 
 
+def test_a_name_makes_no_columns(redis_server: RedisServer, client: redis.Redis) -> None:
+    """Whoever is called like the rest of a line does not get to write it."""
+    _tell(client, {"event": "refused", "user": "alice       198.51.100.1    0123456789ab"})
+    _tell(client, {"event": "refused", "user": "bob reason=wrong_src"})
+    lines = _audit(redis_server).stdout.splitlines()[-2:]
+    assert '"alice       198.51.100.1    0123456789ab"' in lines[0]
+    assert '"bob reason=wrong_src"' in lines[1]
+
+
 def test_the_last_fifty_unless_asked_otherwise(
     redis_server: RedisServer, client: redis.Redis
 ) -> None:

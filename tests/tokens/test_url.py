@@ -176,7 +176,8 @@ def test_places() -> None:
     assert isinstance(cluster, ClusterUrl)
     expected = Place("a", 7000, None, "u", "p", 3, None)
     assert one.place(None) == watched.place(A, None) == expected
-    assert cluster.place(A, None) == Place("a", 7000, None, "u", "p", 0, None)
+    of_cluster = Place("a", 7000, None, "u", "p", 0, None, is_in_cluster=True)
+    assert cluster.place(A, None) == of_cluster
 
 
 def test_one_key_per_call_in_a_cluster() -> None:
