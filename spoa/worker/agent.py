@@ -23,7 +23,7 @@ from spoa.counters import WorkerCounters
 from spoa.spop.codec import Notify, ShapedNotify
 from spoa.worker.answers import Answers
 from spoa.worker.batch import Batch, Flight, Link
-from spoa.worker.requests import LOGOUT, Requests
+from spoa.worker.requests import CHECK_HTTP, CHECK_TCP, Requests
 from tokens.outcome import Check, Decision, Outcome
 from tokens.policy.gate import Gate, Judgement, Unanswered
 from tokens.policy.opening import Opening
@@ -41,6 +41,7 @@ FLUSH_AT_ONCE = MAX_TOKENS_PER_CALL
 MAX_UNDO = 1024
 """What is still to be ended. So many openings fail in an outage of seconds, never in one reply."""
 
+_CHECKS = frozenset({CHECK_HTTP, CHECK_TCP})
 _UNAVAILABLE = Decision(Outcome.STORE_UNAVAILABLE)
 
 
@@ -82,23 +83,31 @@ class Agent:
         room_bytes = self._answers.room_bytes(link.max_frame_bytes)
         batch = self._batch or self._begin(now)
         refused = 0
-        read = self._requests.read
-        last_at_ms, age_s = None, 0.0
+        # Local names for what is used for each request.
+        read, look, in_flight = self._requests.read, self._gate.look, self._in_flight
+        add_link, add_ids = batch.links.append, batch.ids.append
+        add_check, add_deadline = batch.checks.append, batch.deadlines.append
+        deadline, last_at_ms = now + self._deadline_s, None
+        punctual = deadline
         for notify in notifies:
             name, check, at_ms = read(notify, room_bytes)
-            refusal = self._refuse(name, check)
+            if in_flight >= self._max_in_flight or name not in _CHECKS:
+                refusal = self._refuse(name, check, is_full=in_flight >= self._max_in_flight)
+            else:
+                refusal = look(check)
             if refusal is not None:
                 self._answer(link, notify.ids, check.acl, Decision(refusal))
                 refused += 1
                 continue
             if at_ms != last_at_ms:  # what was asked in the same millisecond has the same age
                 age_s = 0.0 if at_ms is None else link.ages.age_s(at_ms, unix_now)
-                last_at_ms = at_ms
-            self._in_flight += 1
-            batch.links.append(link)
-            batch.ids.append(notify.ids)
-            batch.checks.append(check)
-            batch.deadlines.append(now + self._deadline_s - age_s)
+                deadline, last_at_ms = punctual - age_s, at_ms
+            in_flight += 1
+            add_link(link)
+            add_ids(notify.ids)
+            add_check(check)
+            add_deadline(deadline)
+        self._in_flight = in_flight
         if refused:
             self._finish((link,), now, refused)
         if len(batch.ids) >= FLUSH_AT_ONCE:
@@ -110,12 +119,11 @@ class Agent:
         self._loop.call_soon(self._flush, batch)
         return batch
 
-    def _refuse(self, message: bytes, check: Check) -> Outcome | None:
+    def _refuse(self, message: bytes, check: Check, *, is_full: bool) -> Outcome | None:
+        """Look at what is no usual check, or comes when there is no room."""
         if not message:
             return Outcome.UNKNOWN_MESSAGE
-        if self._in_flight >= self._max_in_flight:
-            return Outcome.OVERLOADED
-        return self._gate.look_logout(check) if message == LOGOUT else self._gate.look(check)
+        return Outcome.OVERLOADED if is_full else self._gate.look_logout(check)
 
     def _flush(self, batch: Batch) -> None:
         """Send the batch of this turn to Redis. A second call for the same batch does nothing."""

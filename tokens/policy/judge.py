@@ -166,7 +166,7 @@ class Judge:
             return self._decide_logout(check, session, digest)
         outcome = judge_session(session, check, self._rules[check.acl], self.now_ms)
         if outcome is Outcome.SESSION:
-            if self.is_revoked(check, hit, session.issued_ms):
+            if not self.cut.is_empty and self.is_revoked(check, hit, session.issued_ms):
                 outcome = Outcome.REVOKED
             elif len(session.user) + len(session.groups) > check.room_bytes:
                 outcome = Outcome.BAD_RECORD  # no answer could say whose it is

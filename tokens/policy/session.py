@@ -26,7 +26,9 @@ _SECRET_BYTES: Final = 32
 SECRET_CHARS: Final = 43
 """Of an id that says no idle time."""
 
-_is_id = re.compile(rb"[A-Za-z0-9_-]{43}(?:\.([1-9][0-9]{0,6}))?").fullmatch
+is_session_id = re.compile(rb"[A-Za-z0-9_-]{43}(?:\.([1-9][0-9]{0,6}))?").fullmatch
+"""Tells whether bytes could be a session's id. Raises for no bytes whatever."""
+
 _REMEMBERED: Final = 4096
 
 
@@ -34,11 +36,6 @@ def mint_session(idle_ms: int | None) -> bytes:
     """Draw a fresh id, which says itself how long the session may lie idle."""
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     return (f"{secret}.{idle_ms // 1000}" if idle_ms else secret).encode()
-
-
-def is_session_id(text: bytes) -> bool:
-    """Tell whether the bytes could be a session's id. Raises for no bytes whatever."""
-    return _is_id(text) is not None
 
 
 def session_digest(session_id: bytes) -> bytes:
