@@ -132,7 +132,7 @@ def _fault(answer: dict[bytes, Value], token: Issued, case: Case) -> str | None:
 
 
 def _is_opened(session: Value) -> bool:
-    return isinstance(session, bytes) and is_session_id(session)
+    return isinstance(session, bytes) and is_session_id(session) is not None
 
 
 def fault_of(got: bytes, expected: bytes) -> str | None:
