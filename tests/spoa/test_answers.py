@@ -158,3 +158,14 @@ def test_the_room_is_not_given_away(max_frame_bytes: int) -> None:
 def test_the_room_is_never_negative(max_frame_bytes: int) -> None:
     """redeem.lua is given a number that it can compare with."""
     assert Answers([]).room_bytes(max_frame_bytes) == 0
+
+
+def test_hits_are_remembered_for_themselves() -> None:
+    """However many sessions come and go, each answer is that of its own session and ACL."""
+    answers = Answers(["wiki", "docs"])
+    for number in range(5_000):
+        user = b"user%d" % number
+        hit = Decision(Outcome.SESSION, b"%012x" % number, user, b"g")
+        for acl in (b"wiki", b"docs", b"wiki"):
+            variables = read_answer(answers.encode(frames.ids(1), acl, hit)).variables
+            assert (variables["user"], variables["acl"]) == (user, acl)
