@@ -52,8 +52,8 @@ class Answers:
             for acl in (b"", *(acl.encode() for acl in acls))
             for outcome in Outcome
         }
-        # A session says the same on every request of a page, by the same decision (judge.py), which
-        # is kept here, so that its id() stays its own: 7.7 us for a hit, by value 8.0 (`make bench`).
+        # A session says the same on every request of a page, by the same decision (judge.py). Kept
+        # here, so that its id() stays its own: 7.7 us for a hit, by value 8.0 (`make bench`).
         self._hits: dict[int, _Hit] = {}
 
     def encode(self, ids: bytes, acl: bytes, decision: Decision) -> bytes:
