@@ -247,7 +247,9 @@ class Machine(RuleBasedStateMachine):
             check = bringing(token.secret, token.acl, **changes)
             requests.append(Request(token, check, is_wrong))
         site = self.sites[agent]
-        steps = site.judging(*[request.check for request in requests])
+        checks = [request.check for request in requests]
+        assert not any(map(site.gate.look, checks))
+        steps = Steps(site.asker, site.gate.judge(checks))
         flight = Flight(site, steps, requests, ever_blocked=set(self.once_blocked))
         self.flights.append(flight)
         self._note_claims(flight)
@@ -333,11 +335,24 @@ class Machine(RuleBasedStateMachine):
                 self._decided(flight, request, decision)
             return
         opening = {at for at, _ in judgement.openings}
+        waiting = opening | set(judgement.cleared)
         for at, request in enumerate(flight.requests):
-            if at not in opening:
+            if at not in waiting:
                 self._decided(flight, request, judgement.decisions[at])
         if opening:
             self._open(flight, judgement, sorted(opening))
+        if judgement.cleared:
+            self._consume(flight, judgement)
+
+    def _consume(self, flight: Flight, judgement: Judgement) -> None:
+        """Go on with the tokens that had to wait, apart from the others, as the agent does."""
+        places = judgement.cleared
+        steps = Steps(flight.site.asker, flight.site.gate.consume(judgement, places))
+        later = Flight(flight.site, steps, [flight.requests[at] for at in places])
+        later.ever_blocked = set(flight.ever_blocked)
+        later.granted = list(flight.granted)
+        self._note_claims(later)
+        self.flights.append(later)
 
     def _open(self, flight: Flight, judgement: Judgement, places: list[int]) -> None:
         steps = flight.site.opening(judgement)
