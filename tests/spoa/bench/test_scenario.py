@@ -1,0 +1,39 @@
+import pytest
+
+from spoa.bench.holdings import IDLE_MS
+from spoa.bench.scenario import ACLS, WITHOUT_AUDIT, Proof, Scenario
+from spoa.config.file import load
+from tokens.policy.rule import Mode
+
+_MODES = {
+    Scenario.IP_TOKEN: Mode.IP_TOKEN,
+    Scenario.GRANT: Mode.IP,
+    Scenario.SESSION: Mode.SESSION,
+    Scenario.SESSION_COLD: Mode.SESSION,
+    Scenario.SESSION_IDLE: Mode.SESSION,
+    Scenario.SESSION_OPEN: Mode.SESSION,
+}
+
+
+@pytest.mark.parametrize("scenario", Scenario)
+def test_every_scenario_asks_for_an_acl_of_its_mode(scenario: Scenario) -> None:
+    """The agents are configured as the scenario says, or its answers would mean another thing."""
+    rule = load(environ=ACLS).rules[scenario.case.acl.decode()]
+    assert rule.mode is _MODES.get(scenario, Mode.STRICT)
+    if rule.mode is Mode.SESSION:
+        assert (rule.session_idle_ms == IDLE_MS) is scenario.case.is_idle
+
+
+def test_only_one_agent_has_no_audit() -> None:
+    """By default events are told to the stream; with one variable more they are not."""
+    assert load(environ=ACLS).audit.stream
+    assert not load(environ={**ACLS, **WITHOUT_AUDIT}).audit.stream
+
+
+def test_what_is_consumed_never_comes_twice() -> None:
+    """Only what leaves Redis as it was may go round."""
+    for scenario in Scenario:
+        case = scenario.case
+        assert not (case.consumes and case.goes_round)
+        assert case.consumes or case.goes_round
+        assert case.consumes <= (case.proof is Proof.TOKEN)
