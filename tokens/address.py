@@ -36,6 +36,11 @@ def candidates(packed: bytes) -> bytes:
     return " ".join((str(address), *map(_text, networks))).encode()
 
 
+def address_of(packed: bytes) -> bytes:
+    """Name this client by its address alone; empty for what names nobody."""
+    return candidates(packed).partition(b" ")[0]
+
+
 def is_unspecified(text: str) -> bool:
     """Tell whether an address, or one in a network, stands for no host at all: no client has it."""
     return _overlaps(text, _UNSPECIFIED)

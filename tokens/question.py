@@ -8,6 +8,11 @@ Reply = None | int | bytes | list["Reply"] | Exception
 Command = tuple[bytes | int, ...]
 
 
+def without_arguments(error: Exception) -> str:
+    """Word an error without the arguments that Redis may echo: passwords, or whole digests."""
+    return str(error).partition(", with args")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """From when on a server is known to have forgotten nothing (Unix ms), and its identity."""

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Final, Literal, NamedTuple
 
-from tokens.spelling import RULES
+from tokens.spelling import RULES, shown
 
 VERSION: Final = 1
 MAX_RECORD_BYTES: Final = 4096
@@ -118,7 +118,7 @@ def read_record(raw: bytes) -> Record:
     )
     if fields:
         # A misspelt `src` must not mean "unbound".
-        raise BadRecord(f"unknown field {_shown(min(fields))}")
+        raise BadRecord(f"unknown field {shown(min(fields))}")
     return record
 
 
@@ -241,7 +241,7 @@ def _integer(field: str, value: object, low: int, high: int) -> int:
         raise BadRecord(f"{field}: {_kind(value)} where an integer belongs")
     if not low <= value <= high:
         allowed = str(low) if low == high else f"{low} to {high}"
-        raise BadRecord(f"{field}: {_shown(value)}, allowed is {allowed}")
+        raise BadRecord(f"{field}: {shown(value)}, allowed is {allowed}")
     return value
 
 
@@ -250,7 +250,7 @@ def _text(field: str, value: object) -> str:
         raise BadRecord(f"{field}: {_kind(value)} where a text belongs")
     is_right, rule = RULES[field]
     if not is_right(value):
-        raise BadRecord(f"{field}: {_shown(value)} is not {rule}")
+        raise BadRecord(f"{field}: {shown(value)} is not {rule}")
     return value
 
 
@@ -271,7 +271,7 @@ def _session(value: object) -> SessionTerms | Literal[False]:
         _integer("session.idle", fields.pop("idle"), 1, MAX_INTEGER) if "idle" in fields else None,
     )
     if fields:
-        raise BadRecord(f"unknown field {_shown(min(fields))} in session")
+        raise BadRecord(f"unknown field {shown(min(fields))} in session")
     if terms == (None, None):
         raise BadRecord("session: an object without ttl and idle; leave the field out instead")
     return terms
@@ -294,14 +294,7 @@ _KINDS: Final = {
     dict: "an object",
 }
 _ABSENT: Final = object()
-_MAX_SHOWN_CHARS: Final = 80
 
 
 def _kind(value: object) -> str:
     return _KINDS.get(type(value), "nothing")
-
-
-def _shown(value: object) -> str:
-    """Quote a value for a message: in ASCII and cut, because anybody may have written it."""
-    quoted = ascii(value)
-    return quoted if len(quoted) <= _MAX_SHOWN_CHARS else quoted[:_MAX_SHOWN_CHARS] + "..."

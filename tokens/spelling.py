@@ -8,6 +8,7 @@ from typing import Final
 from tokens.address import IPV4_PREFIXES, IPV6_PREFIXES
 
 _MAX_NAME_BYTES: Final = 128
+_MAX_SHOWN_CHARS: Final = 80
 _NETWORK_PREFIXES: Final = {4: IPV4_PREFIXES, 6: IPV6_PREFIXES}
 
 
@@ -68,3 +69,9 @@ RULES: Final[dict[str, tuple[Callable[[str], object], str]]] = {
     "nonce": (_matches(r"[0-9a-f]{64}"), "64 lowercase hex digits"),
 }
 """Field name -> what says whether a text is right for it, and the same for people."""
+
+
+def shown(value: object) -> str:
+    """Quote a value for a message: in ASCII and cut, because anybody may have written it."""
+    quoted = ascii(value)
+    return quoted if len(quoted) <= _MAX_SHOWN_CHARS else quoted[:_MAX_SHOWN_CHARS] + "..."

@@ -5,8 +5,8 @@ checksum is no secret: it lets an agent refuse garbage without asking Redis, and
 scanners find leaks. Redis and the logs never hold the text, only its digest.
 """
 
-import hashlib
 import secrets
+from hashlib import sha256
 from typing import Final
 from zlib import crc32
 
@@ -47,7 +47,7 @@ def is_well_formed(token: bytes) -> bool:
 
 def digest(token: bytes) -> bytes:
     """Name the token as Redis knows it: its SHA-256 as 64 lowercase hex digits."""
-    return hashlib.sha256(token).hexdigest().encode("ascii")
+    return sha256(token).hexdigest().encode()
 
 
 def kid(digest: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spoa.cli.progress import Progress
-from spoa.cli.settings import FAILURE, USAGE, fail
+from spoa.cli.settings import FAILURE, USAGE, fail, quoted
 
 if TYPE_CHECKING:
     from spoa.config.model import Config
@@ -37,7 +37,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WAIT_MS = 1000
 """As long as tokens.admin.admin waits; said here for --help, which does not load redis."""
 
-_SHOWN_CHARS = 80
 _SHOWN_LINES = 10
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -50,14 +49,12 @@ def acting(
     from tokens.admin.admin import Admin  # noqa: PLC0415 - see load_or_exit
     from tokens.admin.fault import speaking_plainly  # noqa: PLC0415
     from tokens.store.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415
-    from tokens.store.tls import TlsFiles  # noqa: PLC0415
 
     store, audit = settings.store, settings.audit
-    tls = TlsFiles(store.ca_file, store.cert_file, store.key_file)
     try:
         with (
             Progress(sys.stderr) as progress,
-            connect(settings.store_url, tls) as client,
+            connect(settings.store_url, store.tls) as client,
             speaking_plainly(settings.store_url),
         ):
             who = Admin(
@@ -167,7 +164,7 @@ def seconds(duration: str) -> int:
     try:
         return parse_duration(duration)
     except ValueError as error:
-        fail(f"--for {ascii(duration)[:_SHOWN_CHARS]}: {error}", code=USAGE)
+        fail(f"--for {quoted(duration)}: {error}", code=USAGE)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

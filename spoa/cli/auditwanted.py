@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NoReturn
 
-from spoa.cli.settings import USAGE, fail
+from spoa.cli.settings import USAGE, fail, quoted
 
 if TYPE_CHECKING:
     from tokens.admin.auditlog import Network
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 Moment = Callable[[int], int]
 """Takes the time by Redis's clock, which wrote the times of the stream. Both in ms."""
 
-_MAX_SHOWN_CHARS = 80
 _is_kid = re.compile(r"[0-9a-f]{12}", re.ASCII).fullmatch
 
 
@@ -80,4 +79,4 @@ def _at_ms(option: str, text: str) -> int:
 
 
 def _refuse(option: str, text: str, why: str) -> NoReturn:
-    fail(f"{option} {text[:_MAX_SHOWN_CHARS]!a} {why}", code=USAGE)
+    fail(f"{option} {quoted(text)} {why}", code=USAGE)

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spoa.cli import admin
-from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
+from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit, quoted
 
 if TYPE_CHECKING:
     from tokens.admin.admin import Kept
     from tokens.admin.block import Block, Blocked, Blocker
-
-_SHOWN_CHARS = 60
 
 
 def block(
@@ -36,7 +34,7 @@ def block(
     if address is None and (lift or duration is not None):
         fail("name an address or a network", code=USAGE)
     if address is not None and lift is (duration is not None):
-        fail(f"{ascii(address)[:_SHOWN_CHARS]}: say either --for how long, or --lift", code=USAGE)
+        fail(f"{quoted(address)}: say either --for how long, or --lift", code=USAGE)
     ttl_s = None if duration is None else admin.seconds(duration)
     settings = load_or_exit(config)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spoa.cli import admin
-from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
+from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit, quoted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tokens.admin.granter import Grant, Granted
 
 _Text = str | None
-
-_SHOWN_CHARS = 60
 
 _HEEDED_IN = ("grant", "ip", "ip+token")
 """The modes of an ACL that ask for grants."""
@@ -45,7 +43,7 @@ def grant(
     if acl is None or user is None or duration is None:
         wanted = {"--acl": acl, "--user": user, "--for how long": duration}
         missing = [option for option, value in wanted.items() if value is None]
-        fail(f"{ascii(address)[:_SHOWN_CHARS]}: needs {admin.listed(missing)}", code=USAGE)
+        fail(f"{quoted(address)}: needs {admin.listed(missing)}", code=USAGE)
     ttl_s = admin.seconds(duration)
     settings = load_or_exit(config)
 

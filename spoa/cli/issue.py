@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from spoa.cli.admin import warn, warn_unless_audited
-from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit
+from spoa.cli.settings import USAGE, ConfigFile, fail, load_or_exit, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +19,6 @@ _Names = list[str] | None
 
 # As seconds this is the year 5138, as milliseconds 1973: whoever writes less means seconds.
 _EARLIEST_MS = 10**11
-
-_SHOWN_CHARS = 80
 
 
 def issue(
@@ -54,12 +52,10 @@ def issue(
 
     from tokens.issue import Issuer, NotIssued  # noqa: PLC0415
     from tokens.store.client import StoreFault, StoreUnreachable, connect  # noqa: PLC0415 - see load_or_exit
-    from tokens.store.tls import TlsFiles  # noqa: PLC0415
 
     store, audit = settings.store, settings.audit
-    tls = TlsFiles(store.ca_file, store.cert_file, store.key_file)
     try:
-        with connect(settings.store_url, tls) as client:
+        with connect(settings.store_url, store.tls) as client:
             issued = Issuer(
                 client,
                 prefix=store.prefix,
@@ -105,7 +101,7 @@ def _seconds(option: str, duration: str) -> int:
     try:
         return parse_duration(duration)
     except ValueError as error:
-        fail(f"{option} {ascii(duration)[:_SHOWN_CHARS]}: {error}", code=USAGE)
+        fail(f"{option} {quoted(duration)}: {error}", code=USAGE)
 
 
 def _session(

@@ -4,12 +4,10 @@ import re
 import sys
 from collections.abc import Iterable
 
-from spoa.cli.settings import USAGE, fail
+from spoa.cli.settings import USAGE, fail, quoted
 
 # A token, or what is left of one after a slip of the mouse.
 _looks_like_token = re.compile(r"kat_[0-9A-Za-z]{30}").search
-
-_SHOWN_CHARS = 60
 
 MAX_SECRET_BYTES = 4096
 """More than any token or cookie has; whatever is longer is another file."""
@@ -29,7 +27,7 @@ def refuse_what_is_no_text(arguments: Iterable[str]) -> None:
     """End, if an argument holds bytes that are not UTF-8: no name, path or address has them."""
     for number, argument in enumerate(arguments, start=1):
         if any(map(_is_stray_byte, argument)):
-            fail(f"argument {number} is not UTF-8: {ascii(argument)[:_SHOWN_CHARS]}", code=USAGE)
+            fail(f"argument {number} is not UTF-8: {quoted(argument)}", code=USAGE)
 
 
 def _is_stray_byte(char: str) -> bool:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 FAILURE = 1
 USAGE = 2
 
+_MAX_SHOWN_CHARS = 80
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -29,6 +31,11 @@ def load_or_exit(file: Path | None) -> "Config":
         return load(file)
     except ConfigError as error:
         fail(*error.mistakes, code=USAGE)
+
+
+def quoted(argument: str) -> str:
+    """Quote what was typed for a message: in ASCII, and cut."""
+    return ascii(argument)[:_MAX_SHOWN_CHARS]
 
 
 def fail(*sentences: str, code: int = FAILURE) -> NoReturn:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from tokens.store.url import MAX_PORT, check_host
+
 WORKER = "{worker}"
 """Stands for the worker's number in the path of a unix socket."""
 
 # sockaddr_un: 108 bytes with the closing NUL. A longer path cannot be bound, only cut short.
 MAX_UNIX_PATH_BYTES = 107
-
-MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +54,6 @@ def parse_endpoint(text: str) -> Endpoint:
 def parse_tcp(text: str) -> TcpEndpoint:
     """Read `host:port` or `[ipv6]:port`. Raises ValueError with a sentence."""
     return _parse_tcp(text, "must be host:port or [ipv6]:port")
-
-
-def check_host(host: str) -> None:
-    """Refuse what no resolver takes. Raises ValueError with a sentence that does not quote it."""
-    try:
-        # As socket.getaddrinfo does it, where the fault would be an exception nobody expects.
-        host.encode("idna")
-    except UnicodeError:
-        raise ValueError(
-            "is no host name: each part between dots must have 1 to 63 characters"
-        ) from None
-    if not host.isprintable() or " " in host:
-        raise ValueError("is no host name: it must be printable, without blanks")
 
 
 def _parse_unix(path: str) -> UnixEndpoint:

@@ -26,17 +26,17 @@ from spoa.worker.auditlog import AuditLog
 from spoa.worker.storewatch import StoreWatch
 from spoa.worker.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
 from tokens.audit import Journal
-from tokens.policy import cut, grant, proofs, redeem
-from tokens.policy.gate import Gate
+from tokens.policy import cut
+from tokens.policy.gate import SCRIPTS, Gate
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL
 from tokens.record import Keys
-from tokens.store.store import Store, StoreSettings, open_store
+from tokens.store.settings import StoreSettings
+from tokens.store.store import Store, open_store
 from tokens.store.url import keys_per_call, parse_store_url
 
 BOOT_FAILURE = 3
 """Exit code: this worker cannot start, and another attempt would not help."""
 
-SCRIPTS = (redeem.SCRIPT, cut.SCRIPT, grant.SCRIPT, proofs.SCRIPT)
 HEARTBEAT_S = 1.0
 _GOODBYE_S = 1.0
 _OTHER_FILES = 64

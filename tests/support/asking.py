@@ -6,11 +6,8 @@ import hiredis
 import redis
 
 from tokens.outcome import Check
-from tokens.policy import cut, grant, proofs, redeem
-from tokens.policy.gate import Asking, Gate, Judgement
+from tokens.policy.gate import SCRIPTS, Asking, Gate, Judgement
 from tokens.question import Fence, Question, Reply
-
-SCRIPTS = (redeem.SCRIPT, cut.SCRIPT, grant.SCRIPT, proofs.SCRIPT)
 
 
 class Asker:

@@ -13,7 +13,8 @@ from tests.support.eventually import DEADLINE_S as PATIENCE_S
 from tokens.policy import cut, redeem
 from tokens.question import Command, Fence, Question, Reply
 from tokens.record import Keys
-from tokens.store.store import Store, StoreSettings, open_store
+from tokens.store.settings import StoreSettings
+from tokens.store.store import Store, open_store
 from tokens.store.tls import TlsFiles
 from tokens.store.wire import StoreUnavailable
 

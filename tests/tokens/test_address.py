@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokens.address import (
     IPV4_PREFIXES,
     IPV6_PREFIXES,
+    address_of,
     candidates,
     is_loopback,
     is_unspecified,
@@ -40,6 +41,15 @@ CASES = {
 def test_address_first_then_its_networks(text: str) -> None:
     """A client is known by its address in canonical form, and by each network it belongs to."""
     assert candidates(packed(text)) == CASES[text]
+
+
+@pytest.mark.parametrize(
+    ("source", "address"),
+    [(packed("192.0.2.7"), b"192.0.2.7"), (packed("2001:db8::1"), b"2001:db8::1"), (b"junk!", b"")],
+)
+def test_an_address_alone(source: bytes, address: bytes) -> None:
+    """A client is named without its networks; what is no client has no name."""
+    assert address_of(source) == address
 
 
 def test_an_ipv4_mapped_address_is_the_ipv4_one() -> None:

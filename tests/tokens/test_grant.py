@@ -14,8 +14,7 @@ from tests.support.redis import RedisServer
 from tokens.address import candidates
 from tokens.policy.grant import (
     SCRIPT,
-    SCRIPT_SHA,
-    close_grant,
+    SHA,
     networks_around,
     open_grant,
     read_grantable,
@@ -37,7 +36,7 @@ class Writer:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        assert client.script_load(SCRIPT).encode() == SCRIPT_SHA
+        assert client.script_load(SCRIPT).encode() == SHA
 
     def ask(self, asked: Question | Command) -> int:
         command = asked.head if isinstance(asked, Question) else asked
@@ -55,7 +54,7 @@ class Writer:
     ) -> int:
         return self.ask(open_grant(KEYS, b"tcp", member, user, by, ttl_ms))
 
-    def end(self, field: bytes, value: bytes) -> int:
+    def end(self, field: bytes = b"", value: bytes = b"") -> int:
         return self.ask(write_end(KEYS, b"tcp", field, value, [MEMBER]))
 
     def owners(self) -> list[object]:
@@ -99,7 +98,7 @@ def test_a_question_is_asked_where_its_keys_are() -> None:
     """Both keys have the hash tag of the key that a cluster routes by."""
     question = open_grant(KEYS, b"tcp", MEMBER, b"u", b"b", 1)
     assert question.key == b"kat:grants:{tcp}"
-    assert question.head[:5] == (b"EVALSHA", SCRIPT_SHA, 2, GRANTS, META)
+    assert question.head[:5] == (b"EVALSHA", SHA, 2, GRANTS, META)
     assert META == GRANTS + b":meta"
 
 
@@ -299,8 +298,8 @@ def test_who_mirrors_grants_is_told(writer: Writer) -> None:
         assert listener.get_message(timeout=5)
         writer.open()
         writer.open(ttl_ms=1)
-        writer.ask(close_grant(KEYS, b"tcp", MEMBER))
-        writer.ask(close_grant(KEYS, b"tcp", MEMBER))
+        writer.end()
+        writer.end()
         writer.client.publish("kat:grants", "end")
         heard = [listener.get_message(timeout=5) for _ in range(3)]
     assert [message["data"] for message in heard if message] == [b"tcp", b"tcp", b"end"]
@@ -309,17 +308,17 @@ def test_who_mirrors_grants_is_told(writer: Writer) -> None:
 def test_an_ended_grant_is_gone(writer: Writer) -> None:
     """Ending one removes member and meta; the answer says whether it stood."""
     writer.open()
-    assert writer.ask(close_grant(KEYS, b"tcp", MEMBER)) == 1
-    assert writer.ask(close_grant(KEYS, b"tcp", MEMBER)) == 0
+    assert writer.end() == 1
+    assert writer.end() == 0
     assert writer.client.keys() == []
 
 
 def test_a_grant_is_ended_for_its_holder_alone(writer: Writer) -> None:
     """With a user, another one's grant of the same address stands."""
     writer.open(user=b"user1")
-    assert writer.ask(close_grant(KEYS, b"tcp", MEMBER, b"user2")) == 0
+    assert writer.end(b"sub", b"user2") == 0
     assert writer.ends()
-    assert writer.ask(close_grant(KEYS, b"tcp", MEMBER, b"user1")) == 1
+    assert writer.end(b"sub", b"user1") == 1
     assert writer.client.keys() == []
 
 
@@ -329,8 +328,8 @@ def test_a_grant_of_unknown_holder_is_nobodys(writer: Writer, meta: str | None) 
     writer.client.zadd(GRANTS, {MEMBER: writer.now_ms() + HOUR_MS})
     if meta is not None:
         writer.client.hset(META, MEMBER, meta)
-    assert writer.ask(close_grant(KEYS, b"tcp", MEMBER, b"user1")) == 0
-    assert writer.ask(close_grant(KEYS, b"tcp", MEMBER)) == 1
+    assert writer.end(b"sub", b"user1") == 0
+    assert writer.end() == 1
 
 
 def test_several_grants_end_at_once(writer: Writer) -> None:
@@ -417,7 +416,7 @@ def test_by_hand_is_as_good(writer: Writer, redis_server: RedisServer) -> None:
     assert writer.ends() == longer
     writer.client.zadd(GRANTS, {"192.0.2.8": ends})
     assert writer.client.zscore(GRANTS, "192.0.2.8") == ends
-    assert writer.ask(close_grant(KEYS, b"tcp", MEMBER, b"user1")) == 1
+    assert writer.end(b"sub", b"user1") == 1
 
 
 MEMBERS = {

@@ -9,7 +9,7 @@ from tokens.admin.fault import plain
 from tokens.admin.nodes import Confirmed, Nodes, Progress
 from tokens.audit import MAX_ENTRIES, entry
 from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys
-from tokens.spelling import RULES
+from tokens.spelling import RULES, shown
 from tokens.store.client import Client
 
 WAIT_MS: Final = 1000
@@ -19,8 +19,6 @@ _SCRIPT: Final = files(__package__).joinpath("revoke.lua").read_bytes()
 
 # A cut that is older than all that can live hits nothing. A day more, for clocks that differ.
 _MAX_CUT_AGE_MS: Final = (max(MAX_SESSION_TTL_S, MAX_GRANT_TTL_S) + 86_400) * 1000
-
-_SHOWN_CHARS: Final = 80
 
 
 class Kept(NamedTuple):
@@ -113,7 +111,7 @@ def check_name(field: str, text: str) -> None:
     """Refuse what no record could hold. Raises ValueError with a sentence."""
     is_right, rule = RULES[field]
     if not is_right(text):
-        raise ValueError(f"{_SPOKEN[field]}: {ascii(text)[:_SHOWN_CHARS]} is not {rule}")
+        raise ValueError(f"{_SPOKEN[field]}: {shown(text)} is not {rule}")
 
 
 _SPOKEN: Final = {"sub": "user", "groups": "group", "acl": "acl"}

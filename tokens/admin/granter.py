@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from tokens.admin.admin import Admin, check_name
 from tokens.policy.grant import read_grantable, read_member, write_end, write_end_of_all, write_open
+from tokens.policy.listing import list_under
 from tokens.record import MAX_GRANT_TTL_S, MAX_INTEGER
 
 _MAX_CLAIMS: Final = 16  # as in grant.lua
@@ -67,9 +68,12 @@ class Granter:
         if not 1 <= ttl_s <= MAX_GRANT_TTL_S:
             raise ValueError(f"a grant of {ttl_s} s: 1 to {MAX_GRANT_TTL_S} s are allowed")
         gate, name, holder = acl.encode(), read_grantable(member).encode(), user.encode()
-        self._list_under(holder, b"g:%b %b" % (gate, name), ttl_s)
+        now_ms, ttl_ms = self._nodes.now_ms(), ttl_s * 1000
+        item = b"g:%b %b" % (gate, name)
+        for asked in list_under(self._keys, holder, item, now_ms + ttl_ms, now_ms):
+            self._nodes.write(asked.key, *asked.head)
         by = self._admin.by.encode()
-        command = write_open(self._keys, gate, name, user=holder, by=by, ttl_ms=ttl_s * 1000)
+        command = write_open(self._keys, gate, name, user=holder, by=by, ttl_ms=ttl_ms)
         ends_ms = int(self._nodes.write(self._keys.grants(gate), *command))
         is_audited = self._admin.tell(
             "granted", acl=acl, user=user, src=name.decode(), until=ends_ms
@@ -121,13 +125,6 @@ class Granter:
         acls = self._acls() if acl is None else [acl.encode()]
         grants = [grant for name in acls for grant in self._standing(name)]
         return sorted(grants, key=lambda grant: (grant.acl, grant.left_ms, grant.member))
-
-    def _list_under(self, user: bytes, member: bytes, ttl_s: int) -> None:
-        """List it under its user before it stands: never is there one that nobody sees."""
-        key, now_ms = self._keys.sub(user), self._nodes.now_ms()
-        self._nodes.write(key, "ZADD", key, now_ms + ttl_s * 1000, member)
-        self._nodes.write(key, "ZREMRANGEBYSCORE", key, "-inf", now_ms)
-        self._nodes.write(key, "EXPIRE", key, MAX_GRANT_TTL_S)
 
     def _end(self, acl: bytes, field: bytes, value: bytes, members: list[bytes]) -> int:
         ended = 0

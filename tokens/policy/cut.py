@@ -8,15 +8,13 @@ a list of what a user has.
 
 import math
 from collections.abc import Sequence
-from hashlib import sha1
-from importlib.resources import files
 from typing import Final
 
 from tokens.policy.redeem import ReplyMismatch
+from tokens.policy.script import load_script
 from tokens.question import Question, Reply
 
-SCRIPT = files(__package__).joinpath("cut.lua").read_bytes()
-SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+SCRIPT, SHA = load_script("cut.lua")
 
 CLOCK_GRAIN_MS: Final = 1
 """How much too late a token's moment of issue may be computed: TTLs are whole milliseconds."""

@@ -1,12 +1,13 @@
 r"""The policy: what is asked, what Redis must be asked, what the answer is. No I/O.
 
-    look    one check: refused without Redis, or what it needs there
-    judge   checks --> questions --> replies --> decisions, and what they open
-    open    what they open --> questions --> replies --> decisions
+    look      one check: refused without Redis, or what it needs there
+    judge     checks --> questions --> replies --> decisions, what they open, what had to wait
+    consume   tokens that had to wait --> questions --> replies --> decisions, what they open
+    open      what they open --> questions --> replies --> decisions
 
-`judge` and `open` are generators, one for a whole batch: they yield what to ask, are sent the
-replies in the same order, and return. What each mode wants stands in looks.py, what a proof is
-worth in judge.py.
+All but `look` are generators, one for a whole batch: they yield what to ask, are sent the replies
+in the same order, and return. What each mode wants stands in looks.py, what a proof is worth in
+judge.py.
 
 Deny unless a positive yes. There are three: Redis says that it consumed this very token now, and
 its record reads strictly; a session stands; a grant stands.
@@ -19,15 +20,18 @@ from itertools import chain, islice
 
 from tokens.audit import Journal
 from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision, Outcome
-from tokens.policy import cut
-from tokens.policy.judge import Found, Judge, fault_text
+from tokens.policy import cut, grant, proofs, redeem
+from tokens.policy.judge import Found, Judge
 from tokens.policy.looks import LOOKS, look_logout
 from tokens.policy.opening import Opening
 from tokens.policy.proofs import Grants, Sessions, Tokens
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Redeemer, ReplyMismatch
 from tokens.policy.rule import AclRule
-from tokens.question import Question, Reply
+from tokens.question import Question, Reply, without_arguments
 from tokens.record import Keys
+
+SCRIPTS = (redeem.SCRIPT, cut.SCRIPT, grant.SCRIPT, proofs.SCRIPT)
+"""What Redis must know before it is asked."""
 
 
 class Unanswered(Exception):
@@ -167,12 +171,14 @@ class Gate:
             check, decision = opening.check, opening.decision
             said = list(islice(answers, len(opening.questions)))
             judgement.faults |= {
-                fault_text(reply) for reply in said if isinstance(reply, Exception)
+                without_arguments(reply) for reply in said if isinstance(reply, Exception)
             }
             if not opening.is_open(said):
                 decision = Decision(Outcome.STORE_UNAVAILABLE, decision.kid)
                 undone.append(opening.undo)  # half of it may have been written
-            elif self._judge.is_revoked(check, decision, opening.issued_ms):
+            elif self._judge.cut.is_revoked(
+                check.acl, decision.kid, decision.user, decision.groups, opening.issued_ms
+            ):
                 refused = Decision(Outcome.REVOKED, decision.kid, decision.user)
                 decision = self._judge.refuse(check, refused)
                 undone.append(opening.undo)

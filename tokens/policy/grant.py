@@ -6,8 +6,6 @@ granter.py.
 """
 
 from collections.abc import Iterable
-from hashlib import sha1
-from importlib.resources import files
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Final
 
@@ -18,14 +16,14 @@ from tokens.address import (
     is_loopback,
     is_unspecified,
 )
+from tokens.policy.script import load_script
 from tokens.question import Command, Question
 from tokens.record import Keys
+from tokens.spelling import shown
 
-SCRIPT: Final = files(__package__).joinpath("grant.lua").read_bytes()
-SCRIPT_SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+SCRIPT, SHA = load_script("grant.lua")
 
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
-_SHOWN_CHARS: Final = 60
 
 
 def open_grant(  # noqa: PLR0917 - in the order of the contract, and called twice
@@ -35,18 +33,8 @@ def open_grant(  # noqa: PLR0917 - in the order of the contract, and called twic
 
     `by`: who opened it; `kid:<kid>` for a token, so that revoking the token ends what it opened.
     """
-    return _question(
-        keys.grants(acl), write_open(keys, acl, member, user=user, by=by, ttl_ms=ttl_ms)
-    )
-
-
-def close_grant(keys: Keys, acl: bytes, member: bytes, user: bytes = b"") -> Question:
-    """Ask to end a grant. The reply is 1, or 0 if there was none.
-
-    With `user`: only if it is his. Of two visitors behind one address, one leaves the other alone.
-    """
-    field = b"sub" if user else b""
-    return _question(keys.grants(acl), write_end(keys, acl, field, user, (member,)))
+    _, _, *words = write_open(keys, acl, member, user=user, by=by, ttl_ms=ttl_ms)
+    return Question(keys.grants(acl), (b"EVALSHA", SHA, *words))
 
 
 def write_open(
@@ -79,18 +67,18 @@ def read_member(text: str) -> str:
     try:
         asked = ip_interface(text)
     except ValueError:
-        raise ValueError(f"{_shown(text)} is neither an address nor a network") from None
+        raise ValueError(f"{shown(text)} is neither an address nor a network") from None
     network = _unmapped(asked.network)
     if "%" in text:
-        raise ValueError(f"{_shown(text)} has a zone: an agent sees addresses without one")
+        raise ValueError(f"{shown(text)} has a zone: an agent sees addresses without one")
     if network.prefixlen == network.max_prefixlen:
         return str(network.network_address)
     prefixes = IPV4_PREFIXES if isinstance(network, IPv4Network) else IPV6_PREFIXES
     if network.prefixlen not in prefixes:
         allowed = ", ".join(f"/{prefix}" for prefix in sorted(prefixes))
-        raise ValueError(f"{_shown(text)} has a size that no agent looks for: {allowed} are right")
+        raise ValueError(f"{shown(text)} has a size that no agent looks for: {allowed} are right")
     if asked.ip != asked.network.network_address:
-        raise ValueError(f"{_shown(text)} has host bits: {network} is the whole network")
+        raise ValueError(f"{shown(text)} has host bits: {network} is the whole network")
     return str(network)
 
 
@@ -129,16 +117,6 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     return IPv4Network((packed, network.prefixlen - _MAPPED.prefixlen))
 
 
-def _question(key: bytes, command: Command) -> Question:
-    return Question(key, (b"EVALSHA", SCRIPT_SHA, *command[2:]))
-
-
 def _words(keys: Keys, acl: bytes, verb: bytes, args: tuple[bytes | int, ...]) -> Command:
     names = (keys.grants(acl), keys.grants_meta(acl))
     return (b"EVAL", SCRIPT, len(names), *names, verb, keys.grants_channel, acl, *args)
-
-
-def _shown(text: str) -> str:
-    """Quote what somebody typed: in ASCII, and cut."""
-    quoted = ascii(text)
-    return quoted if len(quoted) <= _SHOWN_CHARS else quoted[:_SHOWN_CHARS] + "..."

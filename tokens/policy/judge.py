@@ -14,7 +14,7 @@ from tokens.policy.redeem import Answer, ReplyMismatch
 from tokens.policy.rule import AclRule, Mode
 from tokens.policy.session import judge_session, sid_of
 from tokens.policy.sessionrecord import Session, read_session
-from tokens.question import Question, Reply
+from tokens.question import Question, Reply, without_arguments
 from tokens.record import BadRecord, Keys, read_identity
 from tokens.token import digest, kid
 
@@ -141,11 +141,10 @@ class Judge:
             user, groups = read_identity(raw)
         except BadRecord:
             return self.refuse(check, Decision(Outcome.BAD_RECORD, kid))
-        decision = Decision(Outcome.OK, kid, user, groups)
-        if self.is_revoked(check, decision, issued_ms):
+        if self.cut.is_revoked(check.acl, kid, user, groups, issued_ms):
             return self.refuse(check, Decision(Outcome.REVOKED, kid, user))
         self._journal.add(b"consumed", check, kid, user)
-        return decision
+        return Decision(Outcome.OK, kid, user, groups)
 
     def _decide_session(self, found: Found, at: int, raw: Reply, faults: set[str]) -> Decision:
         check, digest = found.checks[at], found.digests[at]
@@ -166,7 +165,10 @@ class Judge:
             return self._decide_logout(check, session, digest)
         outcome = judge_session(session, check, self._rules[check.acl], self.now_ms)
         if outcome is Outcome.SESSION:
-            if not self.cut.is_empty and self.is_revoked(check, hit, session.issued_ms):
+            # Whether there are cuts is looked at here as well, which spares most hits the call.
+            if not self.cut.is_empty and self.cut.is_revoked(
+                check.acl, session.kid, session.user, session.groups, session.issued_ms
+            ):
                 outcome = Outcome.REVOKED
             elif len(session.user) + len(session.groups) > check.room_bytes:
                 outcome = Outcome.BAD_RECORD  # no answer could say whose it is
@@ -185,7 +187,7 @@ class Judge:
         """Judge an error in place of a session or a grant: one key's own, or the store's."""
         if str(fault).startswith("WRONGTYPE"):
             return self.refuse(check, Decision(Outcome.BAD_RECORD))
-        faults.add(fault_text(fault))
+        faults.add(without_arguments(fault))
         return Decision(Outcome.STORE_UNAVAILABLE)
 
     def refuse(self, check: Check, decision: Decision) -> Decision:
@@ -210,18 +212,8 @@ class Judge:
             return open_address(consumed, self._keys)
         return open_session(consumed, self._keys)
 
-    def is_revoked(self, check: Check, decision: Decision, issued_ms: int) -> bool:
-        return not self.cut.is_empty and self.cut.is_revoked(
-            check.acl, decision.kid, decision.user, decision.groups, issued_ms
-        )
-
     def is_blocked(self, check: Check) -> bool:
         return self.blocked_until_ms(check) > self.now_ms
 
     def blocked_until_ms(self, check: Check) -> float:
         return self.cut.blocked_until(candidates(check.source))
-
-
-def fault_text(fault: Exception) -> str:
-    """Word an error reply without the arguments that Redis may echo."""
-    return str(fault).partition(", with args")[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from tokens.address import candidates, is_loopback, is_unspecified
+from tokens.address import address_of, is_loopback, is_unspecified
 from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Outcome
 from tokens.policy.rule import Mode
 from tokens.policy.session import is_session_id
@@ -58,7 +58,7 @@ def _grant(check: Check) -> Outcome | None:
 
 @lru_cache(4096)
 def _is_grantable(source: bytes) -> bool:
-    address = candidates(source).partition(b" ")[0].decode()
+    address = address_of(source).decode()
     return address != "" and not is_loopback(address) and not is_unspecified(address)
 
 

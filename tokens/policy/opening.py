@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tokens.address import candidates
+from tokens.address import address_of
 from tokens.outcome import Check, Decision
 from tokens.policy.grant import open_grant, write_end
+from tokens.policy.listing import list_under
 from tokens.policy.rule import AclRule
 from tokens.policy.session import (
     OPENING_WAYS,
@@ -22,9 +23,7 @@ from tokens.policy.session import (
 )
 from tokens.policy.sessionrecord import Only, Session, write_session
 from tokens.question import Question, Reply
-from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys, read_record
-
-_INDEX_TTL_S = max(MAX_SESSION_TTL_S, MAX_GRANT_TTL_S)
+from tokens.record import Keys, read_record
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ def open_session(consumed: Consumed, keys: Keys) -> Opening | None:
         groups=decision.groups,
         acl=check.acl,
         host=check.host,
-        src=_address(check),
+        src=address_of(check.source),
         issued_ms=issued_ms,
         expires_ms=now_ms + ttl_ms,
         kid=decision.kid,
@@ -88,7 +87,7 @@ def open_session(consumed: Consumed, keys: Keys) -> Opening | None:
         decision=replace(decision, session=session_id),
         issued_ms=issued_ms,
         questions=[
-            *_listed(keys.sub(decision.user), b"s:" + digest, session.expires_ms, now_ms),
+            *list_under(keys, decision.user, b"s:" + digest, session.expires_ms, now_ms),
             Question(key, (b"SET", key, write_session(session), b"PX", lasts_ms)),
         ],
         undo=Question(key, (b"DEL", key)),
@@ -105,7 +104,7 @@ def open_address(consumed: Consumed, keys: Keys) -> Opening | None:
     record = read_record(raw)
     if record.host or record.method or record.path:
         return None
-    member = _address(check)
+    member = address_of(check.source)
     ends_ms = now_ms + rule.grant_ttl_ms
     key = keys.grants(check.acl)
     by = b"kid:" + decision.kid  # revoking the token ends what it opened
@@ -115,22 +114,9 @@ def open_address(consumed: Consumed, keys: Keys) -> Opening | None:
         decision=decision,
         issued_ms=issued_ms,
         questions=[
-            *_listed(keys.sub(decision.user), b"g:%b %b" % (check.acl, member), ends_ms, now_ms),
+            *list_under(keys, decision.user, b"g:%b %b" % (check.acl, member), ends_ms, now_ms),
             open_grant(keys, check.acl, member, decision.user, by, rule.grant_ttl_ms),
         ],
         # Only what this token opened: the same user, or another one, may have opened it before.
         undo=Question(key, write_end(keys, check.acl, b"by", by, [member])),
     )
-
-
-def _address(check: Check) -> bytes:
-    return candidates(check.source).partition(b" ")[0]
-
-
-def _listed(index: bytes, member: bytes, expires_ms: int, now_ms: int) -> list[Question]:
-    """List it under its user, and trim what is over there."""
-    return [
-        Question(index, (b"ZADD", index, expires_ms, member)),
-        Question(index, (b"ZREMRANGEBYSCORE", index, b"-inf", now_ms)),
-        Question(index, (b"EXPIRE", index, _INDEX_TTL_S)),
-    ]

@@ -6,19 +6,17 @@ one to its question; a reply that is an error is a value, for the gate to judge.
 """
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha1
-from importlib.resources import files
 from typing import Final
 
 from tokens.address import candidates
 from tokens.outcome import LOGOUT, Check
 from tokens.policy.redeem import Answer, Call, Redeemer, ReplyMismatch, read_answers
+from tokens.policy.script import load_script
 from tokens.policy.session import SECRET_CHARS, idle_ms, session_digest
 from tokens.question import Question, Reply
 from tokens.record import Keys
 
-SCRIPT: Final = files(__package__).joinpath("touch.lua").read_bytes()
-SHA: Final = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+SCRIPT, SHA = load_script("touch.lua")
 
 NO_GRANT: Final = 0
 
@@ -57,13 +55,14 @@ class Sessions:
         kept: list[int] = []
         lasting: list[int] = []
         for place, check in enumerate(checks):
-            acl_idle_ms = idle_ms_of[check.acl]
             if check.needs & LOGOUT:
                 key = all_names[place]
                 self._ask([place], Question(key, (b"GETDEL", key)))
-            elif acl_idle_ms is None and len(check.session) == SECRET_CHARS:
-                plain.append(place)  # the usual case, spared a call
-            elif (lasts_ms := idle_ms(check.session, acl_idle_ms)) is None:
+                continue
+            lasts_ms = idle_ms_of[check.acl]
+            if len(check.session) != SECRET_CHARS:  # it says an idle time of its own, as few do
+                lasts_ms = idle_ms(check.session, lasts_ms)
+            if lasts_ms is None:
                 plain.append(place)
             else:
                 kept.append(place)

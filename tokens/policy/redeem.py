@@ -3,13 +3,12 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha1
-from importlib.resources import files
 from itertools import count
 
 from tokens.address import candidates
 from tokens.outcome import Check
-from tokens.question import Question, Reply
+from tokens.policy.script import load_script
+from tokens.question import Question, Reply, without_arguments
 from tokens.record import Keys
 from tokens.token import digest, kid
 
@@ -17,8 +16,7 @@ MAX_TOKENS_PER_CALL = 128
 """One script call judges so many: Redis serves nobody else meanwhile (1 ms), and the costs of a
 call (INFO, TIME, its set-up: 6 us) are spread thin enough."""
 
-SCRIPT = files(__package__).joinpath("redeem.lua").read_bytes()
-SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+SCRIPT, SHA = load_script("redeem.lua")
 
 _HEAD = 2
 """Before the answers of a reply: now, and the first claim."""
@@ -87,8 +85,7 @@ def read_answers(call: Call, reply: Reply) -> list[Answer]:
     """
     kids = call.kids
     if isinstance(reply, Exception):
-        # Without the arguments that Redis may echo: they hold whole digests.
-        fault = str(reply).partition(", with args")[0].encode()
+        fault = without_arguments(reply).encode()
         return [(kid, b"store_error", fault) for kid in kids]
     if not isinstance(reply, list):
         raise ReplyMismatch(f"{type(reply).__name__} in place of a list of answers")

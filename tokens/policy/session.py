@@ -8,7 +8,6 @@ alive what it finds without looking at the record first.
 import re
 import secrets
 from functools import lru_cache
-from hashlib import sha256
 from ipaddress import ip_address
 from typing import Final
 
@@ -17,7 +16,7 @@ from tokens.outcome import Check, Outcome
 from tokens.policy.rule import AclRule, Bind
 from tokens.policy.sessionrecord import Only, Session
 from tokens.record import Record
-from tokens.token import KID_CHARS
+from tokens.token import digest, kid
 
 OPENING_WAYS: Final = frozenset({b"query", b"form"})
 """How a browser's token travels. One in a header is a program's: it opens no session."""
@@ -38,15 +37,15 @@ def mint_session(idle_ms: int | None) -> bytes:
     return (f"{secret}.{idle_ms // 1000}" if idle_ms else secret).encode()
 
 
-def session_digest(session_id: bytes) -> bytes:
-    """Name a session as Redis knows it: the SHA-256 of its id in 64 lowercase hex digits."""
-    return sha256(session_id).hexdigest().encode()
+session_digest = digest
+"""Names a session as Redis knows it: by all of its id, as a token."""
+
+sid_of = kid
+"""Names a session as logs and people may know it, by its digest."""
 
 
 def idle_ms(session_id: bytes, acl_idle_ms: int | None) -> int | None:
     """Return how long this session may lie idle: the id's own time or the ACL's, the shorter."""
-    if len(session_id) == SECRET_CHARS:
-        return acl_idle_ms
     _, _, own = session_id.partition(b".")
     times = [int(own) * 1000] if own else []
     if acl_idle_ms is not None:
@@ -127,8 +126,3 @@ def opens_path(prefixes: tuple[bytes, ...], path: bytes) -> bool:
         path == prefix or path.startswith(prefix if prefix.endswith(b"/") else prefix + b"/")
         for prefix in prefixes
     )
-
-
-def sid_of(digest: bytes) -> bytes:
-    """Name a session as logs and people may know it."""
-    return digest[:KID_CHARS]

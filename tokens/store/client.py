@@ -27,6 +27,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
+from tokens.question import without_arguments
 from tokens.store.advice import (
     CLUSTER_NODE,
     NO_CLUSTER,
@@ -71,7 +72,7 @@ def open_client(
     """
     place = parse_store_url(url)
     retry = Retry(NoBackoff(), 0)
-    settings = _settings(place, tls, timeout_s)
+    settings = client_settings(place, tls, timeout_s)
     match place:
         case ServerUrl():
             return redis.Redis(**_address(place), **settings, db=place.db, retry=retry)
@@ -90,7 +91,7 @@ def open_sentinels(
     place: SentinelUrl, *, tls: TlsFiles = SYSTEM_CAS, timeout_s: float | None = TIMEOUT_S
 ) -> Sentinel:
     """Make clients of the Sentinels themselves: `.sentinels`, in the order of the URL."""
-    settings = _settings(place, tls, timeout_s) | _login(place.sentinel_login)
+    settings = sentinel_settings(place, tls, timeout_s)
     return _Sentinels(  # type: ignore[no-untyped-call]
         list(place.sentinels), sentinel_kwargs={**settings, "retry": Retry(NoBackoff(), 0)}
     )
@@ -102,14 +103,14 @@ def open_async_client(
     """Make the same for asyncio. Close it when done, with `aclose`."""
     place = parse_store_url(url)
     retry = AsyncRetry(NoBackoff(), 0)
-    settings = _settings(place, tls, timeout_s)
+    settings = client_settings(place, tls, timeout_s)
     match place:
         case ServerUrl():
             return redis.asyncio.Redis(**_address(place), **settings, db=place.db, retry=retry)
         case SentinelUrl():
             sentinel = _AsyncSentinels(  # type: ignore[no-untyped-call]
                 list(place.sentinels),
-                sentinel_kwargs={**settings, **_login(place.sentinel_login), "retry": retry},
+                sentinel_kwargs={**sentinel_settings(place, tls, timeout_s), "retry": retry},
             )
             found: redis.asyncio.Redis = sentinel.master_for(
                 place.service, _WatchedRedis, **settings, db=place.db, retry=retry
@@ -180,6 +181,27 @@ class _TidyCluster(redis.asyncio.RedisCluster):
         await self.nodes_manager.aclose("startup_nodes")
 
 
+def client_settings(place: StoreUrl, tls: TlsFiles, timeout_s: float | None) -> dict[str, Any]:
+    """Say to a client of `redis` who we are, and how long we wait for a connection or a reply.
+
+    Raises ValueError for TLS files that cannot be used.
+    """
+    if place.is_tls:
+        client_context(tls)  # the library would find faults in the files at the first connection
+    return {
+        **_login(place.login),
+        "protocol": 2,  # in RESP 3 the password travels in HELLO, which an old server echoes
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        **(client_options(tls) if place.is_tls else {}),
+    }
+
+
+def sentinel_settings(place: SentinelUrl, tls: TlsFiles, timeout_s: float | None) -> dict[str, Any]:
+    """Say the same for the Sentinels themselves."""
+    return {**client_settings(place, tls, timeout_s), **_login(place.sentinel_login)}
+
+
 @contextlib.contextmanager
 def connect(url: str, tls: TlsFiles = SYSTEM_CAS) -> Iterator[Client]:
     """Open a client for a command. Raises StoreFault for whatever Redis does, with a sentence."""
@@ -194,18 +216,6 @@ def connect(url: str, tls: TlsFiles = SYSTEM_CAS) -> Iterator[Client]:
     finally:
         if client is not None:
             client.close()
-
-
-def _settings(place: StoreUrl, tls: TlsFiles, timeout_s: float | None) -> dict[str, Any]:
-    if place.is_tls:
-        client_context(tls)  # the library would find faults in the files at the first connection
-    return {
-        **_login(place.login),
-        "protocol": 2,  # in RESP 3 the password travels in HELLO, which an old server echoes
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        **(client_options(tls) if place.is_tls else {}),
-    }
 
 
 def _login(login: Login) -> dict[str, str | None]:
@@ -291,5 +301,4 @@ def spoken(error: Exception) -> str:
     cause = error.__context__
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    # Without the arguments that Redis may echo: HELLO's and AUTH's hold the password.
-    return str(error).partition(", with args")[0]
+    return without_arguments(error)

@@ -19,8 +19,8 @@ from hiredis import ReplyError
 
 from tokens.question import Question, Reply
 from tokens.store.primaries import Node, Primaries
+from tokens.store.settings import StoreSettings
 from tokens.store.slots import key_slot, read_detour
-from tokens.store.tls import TlsFiles
 from tokens.store.url import ClusterUrl
 from tokens.store.wire import Observer, Settle, StoreUnavailable
 
@@ -80,34 +80,14 @@ class _Parked:
 class Cluster:
     """Asks everybody what is theirs; follows when slots move or primaries fall."""
 
-    def __init__(
-        self,
-        url: ClusterUrl,
-        tls: TlsFiles,
-        observer: Observer,
-        *,
-        fence_key: bytes,
-        is_fenced: bool,
-        clock_skew_ms: int,
-        scripts: Sequence[bytes],
-        deadline_s: float,
-        probe: Question | None = None,
-    ) -> None:
-        """Look at the TLS files now: raises ValueError when they cannot be used."""
+    def __init__(self, url: ClusterUrl, settings: StoreSettings, observer: Observer) -> None:
+        """Take the URL as it was read; look at the TLS files now.
+
+        Raises ValueError when they cannot be used.
+        """
         self._observer = observer
-        self._probe = probe
-        self._primaries = Primaries(
-            url,
-            tls,
-            observer,
-            self,
-            fence_key=fence_key,
-            is_fenced=is_fenced,
-            clock_skew_ms=clock_skew_ms,
-            scripts=scripts,
-            deadline_s=deadline_s,
-            probe=probe,
-        )
+        self._probe = settings.probe
+        self._primaries = Primaries(url, settings, observer, self)
         self._parked: dict[Node, dict[_Parked, None]] = {}
 
     def execute(

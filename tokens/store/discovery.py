@@ -9,9 +9,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tokens.store.advice import NO_CLUSTER, SENTINEL, advise, of_tls
-from tokens.store.client import finish
+from tokens.store.client import client_settings, finish
 from tokens.store.slots import SlotRange, hosts, read_slots
-from tokens.store.tls import TlsFiles, client_options
+from tokens.store.tls import TlsFiles
 from tokens.store.url import ClusterUrl, Host
 from tokens.store.wire import StoreUnavailable
 
@@ -28,15 +28,7 @@ class Discovery:
     def __init__(self, url: ClusterUrl, tls: TlsFiles) -> None:
         self._seeds = url.seeds
         self._known = list(url.seeds)
-        user, password = url.login
-        self._settings = {
-            "username": user,
-            "password": password,
-            "protocol": 2,  # in RESP 3 the password travels in HELLO
-            "socket_timeout": _LONGEST_ANSWER_S,
-            "socket_connect_timeout": _LONGEST_ANSWER_S,
-            **(client_options(tls) if url.is_tls else {}),
-        }
+        self._settings = client_settings(url, tls, _LONGEST_ANSWER_S)
 
     async def slots(self, unreachable: Iterable[Host] = ()) -> list[SlotRange]:
         """Return who has which slots. Raises StoreUnavailable when nobody tells.
@@ -58,7 +50,7 @@ class Discovery:
 
     async def _ask(self, host: Host) -> list[SlotRange]:
         retry = Retry(NoBackoff(), 0)
-        async with Redis(host=host.name, port=host.port, retry=retry, **self._settings) as client:  # type: ignore[arg-type]
+        async with Redis(host=host.name, port=host.port, retry=retry, **self._settings) as client:
             # As two words: as one, `redis` would read the answer, and differently in each release.
             reply = await client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
             return read_slots(reply, host)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from tokens.question import Question
 from tokens.store.advice import advise
 from tokens.store.clusterfence import ClusterFence, NodeFences
 from tokens.store.discovery import Discovery
 from tokens.store.place import Place
 from tokens.store.primary import Primary
+from tokens.store.settings import StoreSettings
 from tokens.store.slots import SLOTS, Detour, SlotRange, missing
-from tokens.store.tls import TlsFiles, client_context
+from tokens.store.tls import client_context
 from tokens.store.url import ClusterUrl, Host
 from tokens.store.wire import Observer, StoreUnavailable
 
@@ -64,35 +64,22 @@ class Primaries:
     """Knows at any moment whom to ask for a slot."""
 
     def __init__(
-        self,
-        url: ClusterUrl,
-        tls: TlsFiles,
-        observer: Observer,
-        owner: Owner,
-        *,
-        fence_key: bytes,
-        is_fenced: bool,
-        clock_skew_ms: int,
-        scripts: Sequence[bytes],
-        deadline_s: float,
-        probe: Question | None = None,
+        self, url: ClusterUrl, settings: StoreSettings, observer: Observer, owner: Owner
     ) -> None:
         """Look at the TLS files now: raises ValueError when they cannot be used."""
         self._url = url
-        self._ssl = client_context(tls) if url.is_tls else None
-        self._discovery = Discovery(url, tls)
+        self._settings = settings
+        self._ssl = client_context(settings.tls) if url.is_tls else None
+        self._discovery = Discovery(url, settings.tls)
         self._observer = observer
         self._owner = owner
-        self._scripts = scripts
-        self._deadline_s = deadline_s
-        self._probe = probe
         self._fence = ClusterFence(
-            fence_key,
+            settings.fence_key,
             enter=self._enter,
             rise=self._rise,
             observer=observer,
-            clock_skew_ms=clock_skew_ms,
-            is_fenced=is_fenced,
+            clock_skew_ms=settings.clock_skew_ms,
+            is_fenced=settings.is_fenced,
         )
         self._nodes: dict[Host, Node] = {}
         self._missing = 0
@@ -188,9 +175,9 @@ class Primaries:
         fences = before.fences.heir(host) if before else self._fence.of(host)
         node = self._nodes[host] = Node(host, fences)
         observer = _NodeObserver(self, node, self._observer)
-        locate = partial(self._locate, host)
+        settings, locate = self._settings, partial(self._locate, host)
         node.primary = Primary(
-            locate, fences, self._scripts, self._deadline_s, observer, probe=self._probe
+            locate, fences, settings.scripts, settings.deadline_s, observer, probe=settings.probe
         )
         node.task = asyncio.create_task(node.primary.run())
         return node

@@ -6,7 +6,6 @@ too: the greeting refuses a server that is no primary, and they are asked anew.
 """
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 
 from redis.asyncio.retry import Retry
@@ -14,14 +13,13 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from tokens.question import Question
 from tokens.store.advice import NO_SENTINEL, of_tls
-from tokens.store.client import finish, nobody_named
+from tokens.store.client import finish, nobody_named, sentinel_settings
 from tokens.store.place import Place
 from tokens.store.primary import Primary
-from tokens.store.tls import TlsFiles, client_context, client_options
+from tokens.store.tls import TlsFiles, client_context
 from tokens.store.url import Host, SentinelUrl
-from tokens.store.wire import Settle, StoreUnavailable
+from tokens.store.wire import StoreUnavailable
 
 # A Sentinel that is silent is passed over. All of them, and the greeting that follows, must fit
 # into one attempt to connect, of 2 s.
@@ -35,23 +33,14 @@ class Sentinels:
     """Asks one Sentinel after the other; the one that knew last time comes first."""
 
     def __init__(self, url: SentinelUrl, tls: TlsFiles) -> None:
-        """Look at the TLS files now, once: raises ValueError when they cannot be used."""
+        """Look at the TLS files now: raises ValueError when they cannot be used."""
         self._url = url
         self._ssl = client_context(tls) if url.is_tls else None
         self._located: Place | None = None
         answer_s = min(_LONGEST_ANSWER_S, _LONGEST_ROUND_S / len(url.sentinels))
-        user, password = url.sentinel_login
+        settings = sentinel_settings(url, tls, answer_s)
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            url.sentinels,
-            sentinel_kwargs={
-                "username": user,
-                "password": password,
-                "protocol": 2,  # in RESP 3 the password travels in HELLO
-                "socket_timeout": answer_s,
-                "socket_connect_timeout": answer_s,
-                "retry": Retry(NoBackoff(), 0),
-                **(client_options(tls) if url.is_tls else {}),
-            },
+            url.sentinels, sentinel_kwargs={**settings, "retry": Retry(NoBackoff(), 0)}
         )
 
     async def locate(self) -> Place:
@@ -93,17 +82,8 @@ class WatchedPrimary:
         """Take a primary that is located by these Sentinels."""
         self._sentinels = sentinels
         self._primary = primary
+        self.execute = primary.execute
         self.distrust = primary.distrust
-
-    def execute(
-        self,
-        questions: Sequence[Question],
-        settle: Settle,
-        give_up_at: float,
-        *,
-        is_repeatable: bool = True,
-    ) -> None:
-        self._primary.execute(questions, settle, give_up_at, is_repeatable=is_repeatable)
 
     async def run(self) -> None:
         """Keep a connection to whichever server is the primary."""

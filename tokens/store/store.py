@@ -4,7 +4,6 @@ What stands behind it, one Redis, what Sentinels lead to, or a cluster, is the U
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from tokens.question import Question
@@ -14,7 +13,8 @@ from tokens.store.line import Locate
 from tokens.store.place import Place
 from tokens.store.primary import Primary
 from tokens.store.sentinel import Sentinels, WatchedPrimary
-from tokens.store.tls import TlsFiles, client_context
+from tokens.store.settings import StoreSettings
+from tokens.store.tls import client_context
 from tokens.store.url import ClusterUrl, SentinelUrl, ServerUrl, parse_store_url
 from tokens.store.wire import Observer, Settle
 
@@ -44,21 +44,6 @@ class Store(Protocol):
         """Keep the connections for as long as the worker lives."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """Where Redis is and how it is used. `url` may hold a password and is never shown."""
-
-    url: str = field(repr=False)
-    fence_key: bytes
-    is_fenced: bool
-    clock_skew_ms: int
-    scripts: tuple[bytes, ...]
-    deadline_s: float
-    tls: TlsFiles = field(default_factory=TlsFiles)
-    probe: Question | None = None
-    """What every batch asks: a server that cannot answer it does not count as up."""
-
-
 def open_store(settings: StoreSettings, observer: Observer) -> Store:
     """Make the store that the URL names. Nothing is connected before it runs.
 
@@ -72,17 +57,7 @@ def open_store(settings: StoreSettings, observer: Observer) -> Store:
             sentinels = Sentinels(watched, settings.tls)
             return WatchedPrimary(sentinels, _primary(settings, observer, sentinels.locate))
         case ClusterUrl() as cluster:
-            return Cluster(
-                cluster,
-                settings.tls,
-                observer,
-                fence_key=settings.fence_key,
-                is_fenced=settings.is_fenced,
-                clock_skew_ms=settings.clock_skew_ms,
-                scripts=settings.scripts,
-                deadline_s=settings.deadline_s,
-                probe=settings.probe,
-            )
+            return Cluster(cluster, settings, observer)
 
 
 def _primary(settings: StoreSettings, observer: Observer, locate: Locate) -> Primary:

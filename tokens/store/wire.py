@@ -17,7 +17,7 @@ from typing import Protocol, cast
 
 import hiredis
 
-from tokens.question import Command, Fence, Reply
+from tokens.question import Command, Fence, Reply, without_arguments
 from tokens.store.advice import NO_WORD, NO_WORD_TLS, SPEAKS_TLS, of_tls
 
 STALL_S = 1.0
@@ -208,8 +208,7 @@ def _gibberish(data: bytes, error: Exception) -> StoreUnavailable:
 
 
 def _refusal(reply: Exception) -> StoreUnavailable:
-    """Word an error reply, without the arguments that Redis echoes: AUTH's hold a password."""
-    text, _, _ = str(reply).partition(", with args beginning with")
+    text = without_arguments(reply)
     return StoreUnavailable(error_kind(text), f"Redis refuses: {text}")
 
 
