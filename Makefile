@@ -28,7 +28,7 @@ lint: ## Only the checks: ruff, mypy, import-linter, hadolint
 
 bench: ## How fast the agent is on this machine (ARGS: for the benchmark)
 	@scripts/prepare bench
-	@$(PYTHON) -m spoa.bench $(ARGS)
+	@.venv/bin/kat bench $(ARGS)
 
 # Renews both locks within what pyproject.toml allows. Existing pins stay unless ARGS says --upgrade.
 # uv asks the registry it is configured for, and its name stays out of the files.

@@ -2,7 +2,9 @@
 
 import socket
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from spoa.bench.fault import Fault
 from spoa.bench.frames import HEAD_BYTES, LENGTH, encode_hello
 from spoa.spop.constants import FRAME_LENGTH_BYTES, FrameType
 
@@ -12,8 +14,16 @@ HELLO_TIMEOUT_S = 5.0
 _ENGINE_ID = b"5a9e6c1e-0000-4000-8000-00000000bec4"
 
 
-class Refused(Exception):
+class Refused(Fault):
     """The agent did not complete the handshake."""
+
+
+class Transport(StrEnum):
+    """What a connection goes over, on one machine."""
+
+    UNIX = "unix"
+    TCP = "tcp"
+    """Loopback."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,11 +36,11 @@ class Channel:
     rest: bytes = b""
 
 
-def connect(path: str) -> Channel:
+def connect(address: str) -> Channel:
     """Open one connection and say HELLO. Raises OSError, Refused."""
-    sock = socket.socket(socket.AF_UNIX)
+    sock = dial(address)
     try:
-        _greet(sock, path)
+        _greet(sock)
     except BaseException:
         sock.close()
         raise
@@ -38,18 +48,39 @@ def connect(path: str) -> Channel:
     return Channel(sock)
 
 
-def _greet(sock: socket.socket, path: str) -> None:
+def dial(address: str) -> socket.socket:
+    """Connect to the path of a unix socket, or to host:port. Raises OSError."""
+    if address.startswith("/"):
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(HELLO_TIMEOUT_S)
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    sock = socket.create_connection(split_address(address), HELLO_TIMEOUT_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as HAProxy does
+    return sock
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split host:port."""
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def _greet(sock: socket.socket) -> None:
     sock.settimeout(HELLO_TIMEOUT_S)
-    sock.connect(path)
     sock.sendall(encode_hello(_ENGINE_ID))
     kind = read_frame(sock)[FRAME_LENGTH_BYTES]
     if kind != FrameType.AGENT_HELLO:
         raise Refused(f"frame of type {kind} instead of AGENT-HELLO")
 
 
-def ask_once(path: str, frame: bytes) -> bytes:
+def ask_once(address: str, frame: bytes) -> bytes:
     """Send one request on a connection of its own and return its ACK. Raises OSError, Refused."""
-    sock = connect(path).sock
+    sock = connect(address).sock
     with sock:
         sock.settimeout(HELLO_TIMEOUT_S)
         sock.sendall(frame)

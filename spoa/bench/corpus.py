@@ -15,6 +15,7 @@ from zlib import crc32
 
 import redis
 
+from spoa.bench.fault import Fault
 from tokens.record import Keys
 from tokens.token import PREFIX, digest, is_well_formed, kid
 
@@ -50,13 +51,14 @@ _SET_REPLY = b"+OK\r\n"
 _CHUNK = 1000
 
 _REAP = """
-local consumed = 0
+local consumed, whole = 0, 0
 for _, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
-  if value and string.sub(value, 1, 9) == 'consumed ' then consumed = consumed + 1 end
+  if value and string.sub(value, 1, 9) == 'consumed ' then consumed = consumed + 1
+  elseif value then whole = whole + 1 end
   redis.call('UNLINK', key)
 end
-return consumed
+return {consumed, whole}
 """
 
 
@@ -109,17 +111,25 @@ def issue(
             expected = _SET_REPLY * len(chunk)
             reply = store.recv(len(expected), socket.MSG_WAITALL)
             if reply != expected:
-                raise RuntimeError(f"Redis answered {reply[:80]!r} to a SET")
+                raise Fault(f"Redis answered {reply[:80]!r} to a SET")
 
 
-def reap(redis_socket: str, tokens: Iterable[Issued]) -> int:
-    """Remove the tokens of a round; count how many of them were consumed. All are looked at."""
+class Found(NamedTuple):
+    """In what state Redis had the tokens of a round, by number. Others it did not know."""
+
+    consumed: int
+    whole: int
+
+
+def reap(redis_socket: str, tokens: Iterable[Issued]) -> Found:
+    """Remove the tokens of a round, and say how they were found. All are looked at."""
+    consumed = whole = 0
     with redis.Redis(unix_socket_path=redis_socket) as client:
         script = client.register_script(_REAP)
-        return sum(
-            int(script(keys=[_KEYS.token(token.digest) for token in chunk]))
-            for chunk in chunks(tokens)
-        )
+        for chunk in chunks(tokens):
+            counts = script(keys=[_KEYS.token(token.digest) for token in chunk])
+            consumed, whole = consumed + counts[0], whole + counts[1]
+    return Found(consumed, whole)
 
 
 def _seal(body: bytes) -> bytes:

@@ -15,6 +15,7 @@ from math import floor
 from time import perf_counter, time
 
 from spoa.bench.channel import Channel
+from spoa.bench.fault import Fault
 from spoa.bench.frames import HEAD_BYTES, IDS_BYTES, LENGTH, encode_at
 from spoa.bench.load import Load, blanked, fault_of
 from spoa.spop.constants import DEFAULT_MAX_FRAME_BYTES, FRAME_LENGTH_BYTES, FrameType
@@ -37,6 +38,8 @@ class Tally:
     """How far behind its own schedule the generator sent (open loop)."""
     fresh: list[tuple[int, bytes]] = field(default_factory=list)
     """What right answers said that nobody could foresee, by request."""
+    settled: list[int] = field(default_factory=list)
+    """Which requests of a mixed load were answered rightly."""
     finished: float = 0.0
 
 
@@ -48,7 +51,8 @@ class Generator:
         self._channels = {channel.sock.fileno(): channel for channel in channels}
         self._turns = list(channels)
         self._frames, self._acks = load.frames, load.acks
-        self._ack_bytes = len(load.acks[0])
+        # 0: they differ.
+        self._ack_bytes = 0 if load.is_mixed else len(load.acks[0])
         self._fresh = load.fresh
         self._in_flight = in_flight
         self._next = 0
@@ -135,7 +139,7 @@ class Generator:
             self._drop(channel, "connection closed")
             return
         if sent < len(data):
-            raise RuntimeError(f"{count} requests do not fit the socket's buffer: lower in-flight")
+            raise Fault(f"{count} requests do not fit a socket's buffer: lower --in-flight")
 
     def _receive(self, channel: Channel, now: float) -> int:
         """Settle what came on a connection; return how many requests that were."""
@@ -147,6 +151,8 @@ class Generator:
             self._drop(channel, "connection closed")
             return 0
         data = channel.rest + data
+        if not self._ack_bytes:
+            return self._pick(channel, data, now)
         count = len(data) // self._ack_bytes
         acks = self._acks
         plain = self._blanked(data, count) if self._fresh.stop else data
@@ -160,6 +166,30 @@ class Generator:
         self.tally.right += count
         self._settle(count, now)
         return count
+
+    def _pick(self, channel: Channel, data: bytes, now: float) -> int:
+        """Settle ACKs of several lengths: each is, byte for byte, one of those that are due.
+
+        The first one, mostly; what is refused without Redis comes before its turn.
+        """
+        acks, waiting, since = self._acks, channel.waiting, channel.since
+        starts_with, tally = data.startswith, self.tally
+        pos = settled = 0
+        while pos < len(data):
+            for place, index in enumerate(waiting):  # noqa: B007 - `place` is of use below
+                if starts_with(acks[index], pos):
+                    break
+            else:
+                return settled + self._judge(channel, data[pos:], now)
+            del waiting[place]
+            tally.settled.append(index)
+            tally.latencies.append(now - since.pop(place))
+            tally.right += 1
+            self._settle(1, now)
+            pos += len(acks[index])
+            settled += 1
+        channel.rest = b""
+        return settled
 
     def _blanked(self, data: bytes, count: int) -> bytes:
         """Take out of ACKs what nobody can foresee. 0.2 us for each."""
@@ -214,6 +244,8 @@ class Generator:
         else:
             if self._fresh.stop:
                 self._keep([index], frame)
+            if not self._ack_bytes:
+                self.tally.settled.append(index)
             self.tally.right += 1
             self.tally.latencies.append(now - since)
         self._settle(1, now)

@@ -6,11 +6,13 @@ of all others, which differ in ids, user and kid alone. The round then compares 
 new session is nobody's to foresee: it is blanked before it is compared, and kept for Redis.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from spoa.bench.corpus import HOST, METHOD, PATH, Issued, client_address
+from spoa.bench.fault import Fault
 from spoa.bench.frames import (
     HEAD_BYTES,
     IDS_BYTES,
@@ -24,8 +26,10 @@ from tokens.policy.session import is_session_id
 
 PATHS = 64
 
+T = TypeVar("T")
 
-class UnexpectedAnswer(Exception):
+
+class UnexpectedAnswer(Fault):
     """The agent's answer to a probe is not the one this scenario is about."""
 
 
@@ -54,6 +58,8 @@ class Load:
     frames: list[bytes]
     acks: list[bytes]
     fresh: Span = NOWHERE
+    is_mixed: bool = False
+    """ACKs of several kinds, and so of several lengths; nothing in them is fresh."""
 
 
 def build_load(tokens: Iterable[Issued], case: Case, template: Template) -> Load:
@@ -63,8 +69,24 @@ def build_load(tokens: Iterable[Issued], case: Case, template: Template) -> Load
     for index, token in enumerate(tokens):
         ids = encode_ids(index)
         frames.append(encode_request(index, ids, token, case))
-        acks.append(template.text % {b"ids": ids, b"user": token.user, b"kid": token.kid})
+        acks.append(expected_ack(ids, token, template))
     return Load(frames, acks, template.fresh)
+
+
+def expected_ack(ids: bytes, token: Issued, template: Template) -> bytes:
+    return template.text % {b"ids": ids, b"user": token.user, b"kid": token.kid}
+
+
+def spread(shares: Mapping[T, int], count: int) -> list[T]:
+    """Lay out so many of several kinds, evenly: wherever one looks, each has had its share."""
+    whole = sum(shares.values())
+    had = Counter[T]()
+    pattern = []
+    for turn in range(1, whole + 1):
+        most_due = max(shares, key=lambda kind: shares[kind] * turn - whole * had[kind])
+        had[most_due] += 1
+        pattern.append(most_due)
+    return (pattern * -(-count // whole))[:count]
 
 
 def encode_request(index: int, ids: bytes, token: Issued, case: Case) -> bytes:

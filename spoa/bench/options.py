@@ -1,96 +1,187 @@
-"""What may be asked of `python -m spoa.bench`."""
+"""What may be asked of `kat bench`, and what makes no sense."""
 
-import argparse
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf
 from pathlib import Path
+from typing import Final, TypeVar
 
+from spoa.bench.channel import Transport
 from spoa.bench.corpus import MANY_USERS
 from spoa.bench.scenario import Scenario
+
+THIS: Final = "this"
+"""The build that runs the benchmark, beside others."""
+
+PLACED: Final = (Scenario.CONSUME, Scenario.SESSION, Scenario.OPEN, Scenario.OPEN_SESSION)
+"""The scenarios of `placement`."""
+
+_SHOWN_CHARS: Final = 60
+
+Kind = TypeVar("Kind", bound=StrEnum)
+
+
+class Part(StrEnum):
+    """What is measured, in the order of the report."""
+
+    CAPACITY = "capacity"
+    LATENCY = "latency"
+    PLACEMENT = "placement"
+    HAPROXY = "haproxy"
+    GROWTH = "growth"
+    DISTURBED = "disturbed"
+
+
+class BadOption(ValueError):
+    """The message is a sentence that names the option, its value and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One run. The defaults are those of the table in README.md."""
+    """One run. The defaults are those of the tables in bench/README.md. Raises BadOption."""
 
-    seconds: float
-    rounds: int
-    connections: int
-    in_flight: int
-    rates: tuple[float, ...]
-    users: int
-    workers: int
-    generators: int
-    scenarios: tuple[Scenario, ...]
-    pin: bool
-    json: Path | None
+    parts: tuple[Part, ...] = (Part.CAPACITY, Part.LATENCY)
+    seconds: float = 0.8
+    rounds: int = 5
+    connections: int = 16
+    in_flight: int = 20
+    rates: tuple[float, ...] = (5_000.0, 20_000.0)
+    users: int = MANY_USERS
+    workers: int = 1
+    generators: int = 1
+    scenarios: tuple[Scenario, ...] = tuple(Scenario)
+    pin: bool = False
+    transport: Transport = Transport.UNIX
+    redis: Transport = Transport.UNIX
+    against: tuple[Path, ...] = ()
+    json: Path | None = None
+    html: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "connections", "in_flight", "users", "workers", "generators"):
+            if getattr(self, name) < 1:
+                raise BadOption(f"{_flag(name)} {getattr(self, name)}: must be 1 or more")
+        for name, value in (("seconds", self.seconds), *(("rate", rate) for rate in self.rates)):
+            if not 0 < value < inf:
+                raise BadOption(f"{_flag(name)} {value:g}: must be above 0")
+        if self.generators > self.connections:
+            raise BadOption(
+                f"--generators {self.generators}: each needs a connection, and --connections is "
+                f"{self.connections}"
+            )
+        if self.pin and len(os.sched_getaffinity(0)) == 1:
+            raise BadOption("--pin: needs a second core, and here is one")
+        if not any(self.scenarios_of(part) for part in self.parts):
+            named = " and ".join(self.parts)
+            raise BadOption(f"--scenario {self.scenarios[0]}: is no scenario of {named}")
+        _check_builds(self.against)
+        for name, path in (("json", self.json), ("html", self.html)):
+            _check_writable(name, path)
+
+    def scenarios_of(self, part: Part) -> tuple[Scenario, ...]:
+        """Name what this part asks of the agent; a part that has its own way, everything."""
+        return tuple(one for one in self.scenarios if _belongs(one, part))
+
+    @property
+    def builds(self) -> dict[str, Path | None]:
+        """Whose agents are measured, by name. None: the packages that we run from."""
+        return {THIS: None, **{path.resolve().name: path.resolve() for path in self.against}}
 
 
-def parse_options(arguments: Sequence[str]) -> Options:
-    """Read the command line. Ends the program with a sentence when it makes no sense."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    if given.quick:
-        parser.set_defaults(seconds=0.3, rounds=1)
-        given = parser.parse_args(arguments)
-    if given.generators > given.connections:
-        parser.error(f"{given.generators} generators need as many connections")
-    if given.pin and len(os.sched_getaffinity(0)) == 1:
-        parser.error("--pin needs a second core")
+def read_options(
+    *,
+    parts: Sequence[str] = (),
+    quick: bool = False,
+    seconds: float | None = None,
+    rounds: int | None = None,
+    connections: int | None = None,
+    in_flight: int | None = None,
+    rates: Sequence[float] = (),
+    users: int | None = None,
+    workers: int | None = None,
+    generators: int | None = None,
+    scenarios: Sequence[str] = (),
+    pin: bool = False,
+    transport: str | None = None,
+    redis: str | None = None,
+    against: Sequence[Path] = (),
+    json: Path | None = None,
+    html: Path | None = None,
+) -> Options:
+    """Put what was given in place of the defaults, which `quick` shortens. Raises BadOption."""
+    usual = Options()
+    if quick:
+        usual = replace(usual, seconds=0.3, rounds=1, rates=(2_000.0,))
     return Options(
-        seconds=given.seconds,
-        rounds=given.rounds,
-        connections=given.connections,
-        in_flight=given.in_flight,
-        rates=tuple(given.rate or ([2_000.0] if given.quick else [5_000.0, 20_000.0])),
-        users=given.users,
-        workers=given.workers,
-        generators=given.generators,
-        scenarios=tuple(dict.fromkeys(given.scenario or Scenario)),
-        pin=given.pin,
-        json=given.json,
+        parts=_each(Part, "part", parts) or usual.parts,
+        seconds=usual.seconds if seconds is None else seconds,
+        rounds=usual.rounds if rounds is None else rounds,
+        connections=usual.connections if connections is None else connections,
+        in_flight=usual.in_flight if in_flight is None else in_flight,
+        rates=tuple(dict.fromkeys(rates)) or usual.rates,
+        users=usual.users if users is None else users,
+        workers=usual.workers if workers is None else workers,
+        generators=usual.generators if generators is None else generators,
+        scenarios=_each(Scenario, "--scenario", scenarios) or usual.scenarios,
+        pin=pin,
+        transport=_read(Transport, "--transport", transport or usual.transport),
+        redis=_read(Transport, "--redis", redis or usual.redis),
+        against=tuple(against),
+        json=json,
+        html=html,
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="make bench ARGS='...'",
-        description="How fast the agent is on this machine: a private Redis, the real agent, and "
-        "an SPOP load generator that verifies every answer.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--seconds", type=_positive, default=0.8, help="length of a round, about")
-    add("--rounds", type=_count, default=5, help="rounds of each kind; the table has medians")
-    add("--connections", type=_count, default=16, help="SPOP connections")
-    add("--in-flight", type=_count, default=20, help="requests in flight on each; HAProxy has 20")
-    add("--rate", type=_positive, action="append", help="open loop: requests/s; may be repeated")
-    add("--users", type=_count, default=MANY_USERS, help="who share the tokens")
-    add("--workers", type=_count, default=1, help="worker processes of the agent")
-    add("--generators", type=_count, default=1, help="processes of the load generator")
-    add(
-        "--scenario",
-        type=Scenario,
-        action="append",
-        choices=list(Scenario),
-        help="only this one; may be repeated",
-    )
-    add("--pin", action="store_true", help="the agent alone on the last core, all else elsewhere")
-    add("--quick", action="store_true", help="a few seconds in all: shows that it works, no more")
-    add("--json", type=Path, metavar="FILE", help="write all figures of all rounds there, too")
-    return parser
+def _each(kind: type[Kind], what: str, texts: Iterable[str]) -> tuple[Kind, ...]:
+    """Read names, each once."""
+    return tuple(dict.fromkeys(_read(kind, what, text) for text in texts))
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
+def _read(kind: type[Kind], what: str, text: str) -> Kind:
+    try:
+        return kind(text)
+    except ValueError:
+        raise BadOption(
+            f"{what} {ascii(text)[:_SHOWN_CHARS]}: must be one of {', '.join(kind)}"
+        ) from None
 
 
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
+def _belongs(scenario: Scenario, part: Part) -> bool:
+    match part:
+        case Part.CAPACITY:
+            return not scenario.case.is_open_loop
+        case Part.LATENCY:
+            return scenario.case.is_open_loop
+        case Part.PLACEMENT:
+            return scenario in PLACED
+        case _:
+            return True
+
+
+def _check_builds(builds: Sequence[Path]) -> None:
+    names = {THIS}
+    for path in builds:
+        missing = [package for package in ("spoa", "tokens") if not (path / package).is_dir()]
+        if missing:
+            raise BadOption(f"--against {path}: holds no package {missing[0]}")
+        name = path.resolve().name
+        if name in names:
+            raise BadOption(f"--against {path}: a build named {name} is measured already")
+        names.add(name)
+
+
+def _check_writable(option: str, path: Path | None) -> None:
+    """Refuse before a minute has passed what could not be written after it."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "is a directory" if path.is_dir() else f"there is no directory {path.parent}"
+        raise BadOption(f"--{option} {path}: {reason}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BadOption(f"--{option} {path}: may not be written")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,149 +1,141 @@
-"""The run: which rounds, in which order, against whom; one Result per line of the table."""
+"""The run: its parts one after the other; and the two that measure the agent by itself."""
 
-import multiprocessing
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Final
 
-from spoa.bench import echo
-from spoa.bench.options import Options
-from spoa.bench.player import Job
+import redis
+
+from spoa.bench.channel import Transport
+from spoa.bench.echo import echo_agent
+from spoa.bench.fault import Fault
+from spoa.bench.lines import Line, cores_of, job_of, measure
+from spoa.bench.options import Options, Part
+from spoa.bench.progress import Progress
 from spoa.bench.result import Result
-from spoa.bench.rounds import Measured, play_round
 from spoa.bench.scenario import ACLS, WITHOUT_AUDIT, Asked, Scenario
 from spoa.bench.servers import Server, private_redis, real_agent
-
-_WARM_UP_SHARE = 0.2
-_WARM_UP_RATE = 50_000
-_LEAST_REQUESTS = 500
+from spoa.config.endpoint import MAX_UNIX_PATH_BYTES
 
 _SETTINGS = {Asked.AGENT: ACLS, Asked.UNAUDITED: {**ACLS, **WITHOUT_AUDIT}}
 
-Say = Callable[[str], None]
+# What the parts put below their directory.
+_LONGEST_SOCKET: Final = "disturbed/unaudited1/spoa.sock"
+
+Measure = Callable[[Options, Path, Progress], list[Result]]
 
 
-@dataclass(frozen=True, slots=True)
-class Cores:
-    """Where processes may run."""
+def run(options: Options, directory: Path, progress: Progress) -> Iterator[Result]:
+    """Measure everything that was asked for, in files below an empty directory.
 
-    agent: tuple[int, ...]
-    others: tuple[int, ...]
-
-
-def cores_of(options: Options) -> Cores:
-    """Give the agent the last core to itself when pinned; else all cores to everybody."""
-    allowed = tuple(sorted(os.sched_getaffinity(0)))
-    return Cores(allowed[-1:], allowed[:-1]) if options.pin else Cores(allowed, allowed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line of the table while it is measured: its job, who works on it, what came of it."""
-
-    job: Job
-    measured: Mapping[str, Measured]
-    rate: float | None
-    result: Result
-
-    def __str__(self) -> str:
-        return f"{self.job.scenario} {self.rate:g}/s" if self.rate else str(self.job.scenario)
-
-
-def run(options: Options, directory: Path, say: Say) -> list[Result]:
-    """Measure everything that was asked for.
-
-    First the first round of all lines, then the second one backwards, and so on: a machine that
-    becomes slower, or faster, does so for all of them, and their ratios hold.
+    Raises Fault when a part cannot go on; what the parts before it gave has been told by then.
     """
+    _check_room(directory)
+    for name, part in _parts(options):
+        place = directory / name
+        place.mkdir()
+        progress.begin()
+        progress(f"{name}: starting")
+        try:
+            yield from part(options, place, progress)
+        except (OSError, RuntimeError, redis.RedisError) as error:
+            raise Fault(f"{name}: {error or type(error).__name__}") from error
+
+
+def _parts(options: Options) -> Iterator[tuple[str, Measure]]:
+    """Name the parts, and what measures each. The first two share their rounds."""
+    wanted = list(options.parts)
+    if {Part.CAPACITY, Part.LATENCY}.intersection(wanted):
+        yield "agent", measure_agent
+    for part in Part:
+        if part in wanted and part not in {Part.CAPACITY, Part.LATENCY}:
+            # Not above: each is loaded when it is asked for, and some of them build on this file.
+            measure: Measure = import_module(f"spoa.bench.{part}").run
+            yield part, measure
+
+
+def measure_agent(options: Options, directory: Path, progress: Progress) -> list[Result]:
+    """Measure capacity and latency, as far as they are wanted, of every build."""
     with ExitStack() as stack:
-        say("starting Redis and the agents")
-        lines = list(_lines(options, directory, stack))
-        lines = [_sized(options, line, say) for line in lines]
-        for number in range(options.rounds):
-            for line in lines if number % 2 == 0 else reversed(lines):
-                say(f"{line}: round {number + 1} of {options.rounds}, {line.job.requests} requests")
-                line.result.rounds.append(play_round(line.job, options.generators, line.measured))
-        return [line.result for line in lines]
+        results = measure(_lines(options, _Company(options, directory, stack)), options, progress)
+    order = list(Part)
+    return sorted(results, key=lambda result: order.index(Part(result.part)))
 
 
-def _lines(options: Options, directory: Path, stack: ExitStack) -> Iterator[_Line]:
+@dataclass
+class _Company:
+    """Who takes part: started when the first one needs him, ended with the stack."""
+
+    options: Options
+    directory: Path
+    stack: ExitStack
+    agents: dict[tuple[str, Asked], Server] = field(default_factory=dict)
+    _store: list[Server] = field(default_factory=list)
+
+    @property
+    def store(self) -> Server:
+        if not self._store:
+            is_tcp = self.options.redis is Transport.TCP
+            self._store.append(
+                self.stack.enter_context(private_redis(self.directory, is_tcp=is_tcp))
+            )
+            self._store[0].pin(cores_of(self.options).others)
+        return self._store[0]
+
+    def agent(self, build: str, asked: Asked) -> Server:
+        if (build, asked) not in self.agents:
+            options, store = self.options, self.store
+            starting = real_agent(
+                self.directory / f"{asked.value}{len(self.agents)}",
+                store.tcp or store.socket,
+                options.workers,
+                _SETTINGS[asked],
+                transport=options.transport,
+                packages=options.builds[build],
+            )
+            self.agents[build, asked] = self.stack.enter_context(starting)
+            self.agents[build, asked].pin(cores_of(options).agent)
+        return self.agents[build, asked]
+
+    def echo(self) -> str:
+        cores = cores_of(self.options).agent
+        starting = echo_agent(self.directory, cores, self.options.transport)
+        return self.stack.enter_context(starting).address
+
+
+def _lines(options: Options, company: _Company) -> Iterator[Line]:
     """Start whom these scenarios need, and say what each of them asks."""
-    cores = cores_of(options)
-    store: Server | None = None
-    agents: dict[Asked, Server] = {}
-    for scenario in options.scenarios:
-        asked = scenario.case.asked
-        if asked is Asked.ECHO:
-            path = stack.enter_context(echo_agent(directory, cores.agent))
-            yield _line(options, scenario, path, "", None, {})
-            continue
-        if store is None:
-            store = stack.enter_context(private_redis(directory))
-            store.pin(cores.others)
-        if asked not in agents:
-            place = directory / asked.value
-            starting = real_agent(place, store.socket, options.workers, _SETTINGS[asked])
-            agents[asked] = stack.enter_context(starting)
-            agents[asked].pin(cores.agent)
-        measured = {"agent": agents[asked], "redis": store}
-        for rate in options.rates if scenario.case.is_open_loop else (None,):
-            yield _line(options, scenario, agents[asked].socket, store.socket, rate, measured)
+    for part in (part for part in (Part.CAPACITY, Part.LATENCY) if part in options.parts):
+        for scenario in options.scenarios_of(part):
+            if scenario.case.asked is Asked.ECHO:
+                job = job_of(options, scenario, company.echo(), "", None)
+                yield Line(job, {}, Result(part, scenario))
+                continue
+            for rate in options.rates if part is Part.LATENCY else (None,):
+                yield from _side_by_side(options, company, part, scenario, rate)
 
 
-def _line(  # noqa: PLR0917 - in the order of a sentence: who asks what, of whom, how fast
-    options: Options,
-    scenario: Scenario,
-    agent: str,
-    store: str,
-    rate: float | None,
-    measured: Mapping[str, Measured],
-) -> _Line:
-    job = Job(
-        scenario=scenario,
-        requests=0,
-        connections=options.connections,
-        in_flight=options.in_flight,
-        rate=rate or _WARM_UP_RATE,
-        users=options.users,
-        agent_socket=agent,
-        redis_socket=store,
-        cores=cores_of(options).others,
-    )
-    part, at = ("latency", {"rate": rate}) if rate else ("capacity", {})
-    return _Line(job, measured, rate, Result(part, str(scenario), at))
+def _side_by_side(
+    options: Options, company: _Company, part: Part, scenario: Scenario, rate: float | None
+) -> Iterator[Line]:
+    """Ask the same of each build."""
+    for build in options.builds:
+        agent = company.agent(build, scenario.case.asked)
+        at: dict[str, float | str] = {"rate": rate} if rate else {}
+        if options.against:
+            at["build"] = build
+        job = job_of(options, scenario, agent.socket, company.store.socket, rate)
+        yield Line(job, {"agent": agent, "redis": company.store}, Result(part, scenario, at))
 
 
-def _sized(options: Options, line: _Line, say: Say) -> _Line:
-    """Warm up, and see how many requests fill a round.
-
-    A round has a number of requests, not an end: so every token prepared for it is asked for,
-    and Redis can be asked for all of them afterwards.
-    """
-    say(f"{line}: warming up")
-    warm_up = _with(line.job, line.job.rate * options.seconds * _WARM_UP_SHARE)
-    reached = play_round(warm_up, options.generators, line.measured).figures
-    rate = line.rate or reached.get("requests_per_s", 0)
-    return replace(line, job=_with(line.job, rate * options.seconds))
-
-
-def _with(job: Job, requests: float) -> Job:
-    return replace(job, requests=max(int(requests), _LEAST_REQUESTS))
-
-
-@contextmanager
-def echo_agent(directory: Path, cores: Sequence[int]) -> Iterator[str]:
-    path = str(directory / "echo.sock")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(512)
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=echo.serve, args=(listener, cores), daemon=True)
-        process.start()
-    try:
-        yield path
-    finally:
-        process.terminate()
-        process.join()
+def _check_room(directory: Path) -> None:
+    """Refuse a place whose unix sockets would have names that are too long. Raises Fault."""
+    size = len(str(directory / _LONGEST_SOCKET).encode())
+    if size > MAX_UNIX_PATH_BYTES:
+        raise Fault(
+            f"{directory}: a socket below it would have a name of {size} bytes, "
+            f"{MAX_UNIX_PATH_BYTES} are allowed: set TMPDIR to a shorter one"
+        )

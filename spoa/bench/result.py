@@ -6,6 +6,7 @@ Names of figures say their unit: `requests_per_s`, `agent_us` (CPU per request),
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from statistics import median
 
 Figures = dict[str, float]
@@ -43,5 +44,17 @@ class Result:
 
 def median_of(rows: Sequence[Figures]) -> Figures:
     """Take the median of each figure by itself, of the rows that have it."""
+    rows = [numbers_of(row) for row in rows]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: median(row[name] for row in rows if name in row) for name in names}
+
+
+def numbers_of(figures: Figures) -> Figures:
+    """Leave out what is no number: neither a median nor JSON nor a picture can hold it."""
+    return {name: value for name, value in figures.items() if isfinite(value)}
+
+
+def with_cores(figures: Figures) -> Figures:
+    """Add what one core of the agent, or of Redis, would do if nothing else held it up."""
+    spent_us = {f"per_{name}_core": figures.get(f"{name}_us") for name in ("agent", "redis")}
+    return figures | {name: 1e6 / spent for name, spent in spent_us.items() if spent}

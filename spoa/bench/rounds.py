@@ -9,6 +9,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Protocol
 
+from spoa.bench.fault import Fault
 from spoa.bench.latency import summarise
 from spoa.bench.player import Job, Played, play
 from spoa.bench.result import Figures, Round
@@ -58,7 +59,9 @@ def _share(whole: int, turn: int, parts: int) -> int:
 @contextmanager
 def _players(jobs: Iterator[Job]) -> Iterator[Sequence[Connection]]:
     """Start one process per job; none is left when the round ends, however it ends."""
-    context = multiprocessing.get_context("spawn")  # nothing inherited, memory given back
+    # Nothing of ours inherited, memory given back; and loaded once, not once for each round.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([play.__module__])
     processes = []
     controls = []
     try:
@@ -78,11 +81,11 @@ def _players(jobs: Iterator[Job]) -> Iterator[Sequence[Connection]]:
 
 def _hear(player: Connection) -> object:
     if not player.poll(REPLY_TIMEOUT_S):
-        raise RuntimeError(f"a generator process said nothing for {REPLY_TIMEOUT_S:g} s")
+        raise Fault(f"a generator process said nothing for {REPLY_TIMEOUT_S:g} s")
     try:
         said: object = player.recv()
     except EOFError:
-        raise RuntimeError("a generator process died") from None
+        raise Fault("a generator process died") from None
     if isinstance(said, Exception):
         raise said
     return said

@@ -1,7 +1,7 @@
 """What is asked of the agent, and what each kind of request brings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
@@ -22,12 +22,21 @@ class Scenario(StrEnum):
     SESSION_IDLE = "session-idle"
     SESSION_OPEN = "session-open"
     REPLAY = "replay"
+    WRONG_ACL = "wrong-acl"
+    UNKNOWN = "unknown"
     MALFORMED = "malformed"
+    MIXED = "mixed"
     OPEN = "open"
+    OPEN_SESSION = "open-session"
 
     @property
     def case(self) -> "Case":
         return _CASES[self]
+
+    @property
+    def shares(self) -> Mapping["Scenario", int]:
+        """Of what kinds its requests are, and how many of each there are for one of another."""
+        return _MIXED if self is Scenario.MIXED else {self: 1}
 
 
 class Proof(Enum):
@@ -69,6 +78,10 @@ class Case:
     """How many different requests are asked again and again. 0: each comes once."""
     is_bound: bool = False
     """The tokens: to the client's network, the host, the method and the path."""
+    issued_for: bytes | None = None
+    """The ACL of the tokens, where that is another one than the requests name."""
+    is_issued: bool = True
+    """Redis knows the tokens."""
     is_granted: bool = False
     """Every client's address."""
     is_idle: bool = False
@@ -84,6 +97,8 @@ class Case:
 ECHOED: Final = Expectation(b"denied", b"echo")
 CONSUMED: Final = Expectation(b"allow", b"ok")
 REPLAYED: Final = Expectation(b"denied", b"replayed")
+WRONG_ACL: Final = Expectation(b"denied", b"wrong_acl")
+UNKNOWN: Final = Expectation(b"denied", b"unknown")
 MALFORMED: Final = Expectation(b"denied", b"malformed")
 
 _SESSION: Final = b"session"
@@ -109,8 +124,17 @@ _MANY: Final = 20_000
 # belongs to it. With _MANY in turn, none is remembered when it comes again.
 _VISITORS: Final = 2_000
 
+_OTHER_ACL: Final = b"elsewhere"
+
+_HIT: Final = Case(
+    Expectation(b"allow", b"session", _SESSION),
+    proof=Proof.SESSION,
+    via=None,
+    goes_round=_VISITORS,
+)
+
 _CASES: Final = {
-    Scenario.CEILING: Case(ECHOED, asked=Asked.ECHO, goes_round=_MANY),
+    Scenario.CEILING: Case(ECHOED, asked=Asked.ECHO, goes_round=_MANY, is_issued=False),
     Scenario.CONSUME: Case(CONSUMED, consumes=True),
     Scenario.UNAUDITED: Case(CONSUMED, consumes=True, asked=Asked.UNAUDITED),
     Scenario.BOUND: Case(CONSUMED, consumes=True, is_bound=True),
@@ -124,18 +148,8 @@ _CASES: Final = {
         goes_round=_MANY,
         is_granted=True,
     ),
-    Scenario.SESSION: Case(
-        Expectation(b"allow", b"session", _SESSION),
-        proof=Proof.SESSION,
-        via=None,
-        goes_round=_VISITORS,
-    ),
-    Scenario.SESSION_COLD: Case(
-        Expectation(b"allow", b"session", _SESSION),
-        proof=Proof.SESSION,
-        via=None,
-        goes_round=_MANY,
-    ),
+    Scenario.SESSION: _HIT,
+    Scenario.SESSION_COLD: replace(_HIT, goes_round=_MANY),
     Scenario.SESSION_IDLE: Case(
         Expectation(b"allow", b"session", _IDLE),
         proof=Proof.SESSION,
@@ -147,6 +161,20 @@ _CASES: Final = {
         Expectation(b"allow", b"ok", _SESSION, opens_session=True), via=b"query", consumes=True
     ),
     Scenario.REPLAY: Case(REPLAYED, goes_round=_MANY),
-    Scenario.MALFORMED: Case(MALFORMED, goes_round=_MANY),
+    Scenario.WRONG_ACL: Case(WRONG_ACL, goes_round=_MANY, issued_for=_OTHER_ACL),
+    Scenario.UNKNOWN: Case(UNKNOWN, goes_round=_MANY, is_issued=False),
+    Scenario.MALFORMED: Case(MALFORMED, goes_round=_MANY, is_issued=False),
+    Scenario.MIXED: _HIT,
     Scenario.OPEN: Case(CONSUMED, consumes=True, is_open_loop=True),
+    Scenario.OPEN_SESSION: replace(_HIT, is_open_loop=True),
+}
+
+# A site where most have a session already, programs come with tokens, some addresses are granted,
+# and somebody tries what is old or made up.
+_MIXED: Final = {
+    Scenario.SESSION: 75,
+    Scenario.CONSUME: 15,
+    Scenario.GRANT: 5,
+    Scenario.MALFORMED: 3,
+    Scenario.REPLAY: 2,
 }

@@ -16,7 +16,7 @@ _PATIENCE_S = 2.0
 def verify(scenario: Scenario, redis_socket: str, tokens: Sequence[Issued], tally: Tally) -> None:
     """Count as wrong what Redis knows otherwise. Takes away what the round has left there."""
     case = scenario.case
-    if case.asked is Asked.ECHO or scenario is Scenario.MALFORMED:
+    if case.asked is Asked.ECHO:
         return
     if case.consumes:
         _verify_consumed(scenario, redis_socket, tokens, tally)
@@ -28,17 +28,28 @@ def verify(scenario: Scenario, redis_socket: str, tokens: Sequence[Issued], tall
         _verify_opened(redis_socket, tokens, tally)
     if case.is_granted:
         _hold(tally, standing_grants(redis_socket, case.acl), "grants stand", CLIENTS, "were given")
-    if scenario is Scenario.REPLAY:
-        _hold(tally, reap(redis_socket, tokens), "consumed in Redis", len(tokens), "should be")
+    if case.proof is Proof.TOKEN and not case.consumes:
+        _verify_refused(scenario, redis_socket, tokens, tally)
+
+
+def _verify_refused(
+    scenario: Scenario, redis_socket: str, tokens: Sequence[Issued], tally: Tally
+) -> None:
+    """Look whether each token is as it was: consumed, whole, or none at all."""
+    found = reap(redis_socket, tokens)
+    consumed = len(tokens) if scenario is Scenario.REPLAY else 0
+    whole = len(tokens) - consumed if scenario.case.is_issued else 0
+    _hold(tally, found.consumed, "consumed in Redis", consumed, "should be")
+    _hold(tally, found.whole, "whole in Redis", whole, "should be")
 
 
 def _verify_consumed(
     scenario: Scenario, redis_socket: str, tokens: Sequence[Issued], tally: Tally
 ) -> None:
     early, sample = tokens[:-_SAMPLE], tokens[-_SAMPLE:]
-    consumed = reap(redis_socket, sample)
+    consumed = reap(redis_socket, sample).consumed
     to_tell = consumed if scenario.case.asked is not Asked.UNAUDITED else 0
-    consumed += reap(redis_socket, early)
+    consumed += reap(redis_socket, early).consumed
     _hold(tally, consumed, "consumed in Redis", tally.right, "answered ok")
     _hold(tally, _told(redis_socket, sample, to_tell), "in the audit", to_tell, "should be")
 

@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from spoa.cli.audit import audit
+from spoa.cli.bench import bench
 from spoa.cli.block import block
 from spoa.cli.check import check
 from spoa.cli.demo import demo
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (serve, issue, revoke, block, grant, audit, check, inspect, demo):
+for command in (serve, issue, revoke, block, grant, audit, check, inspect, demo, bench):
     app.command()(command)
 
 

@@ -98,6 +98,33 @@ def test_right_answers_are_right_however_they_arrive(answer: Answer) -> None:
     assert (tally.right, tally.wrong, len(tally.latencies)) == (200, {}, 200)
 
 
+def mixed_load_of(count: int) -> Load:
+    """Every third ACK is another one, of another length."""
+    load = load_of(count)
+    acks = [ack(i, b"malformed") if i % 3 == 2 else due for i, due in enumerate(load.acks)]
+    return Load(load.frames, acks, is_mixed=True)
+
+
+@pytest.mark.parametrize("answer", RIGHT.values(), ids=RIGHT)
+def test_answers_of_several_lengths_are_told_apart(answer: Answer) -> None:
+    """In a mixed load, too, every right ACK counts once, and it is known whose it was."""
+    load = mixed_load_of(200)
+    with peers(load, answer, count=3) as channels:
+        tally = Generator(channels, load, in_flight=20).run_closed()
+    assert (tally.right, tally.wrong, len(tally.latencies)) == (200, {}, 200)
+    assert sorted(tally.settled) == list(range(200))
+
+
+def test_a_wrong_answer_in_a_mixed_load_is_counted() -> None:
+    """An ACK that another request would be right with is wrong for this one."""
+    load = mixed_load_of(50)
+    wrong = lambda dues: [b"".join(ack(2) if due == load.acks[2] else due for due in dues)]  # noqa: E731
+    with peers(load, wrong) as channels:
+        tally = Generator(channels, load, in_flight=20).run_closed()
+    assert tally.wrong == {"reason b'ok'": 1}
+    assert sorted(tally.settled) == [0, 1, *range(3, 50)]
+
+
 SPAN = Span(ack(0).index(b"ok"), ack(0).index(b"ok") + 2)
 """Where `ok` stands in an ACK of ours: now nobody can foresee it."""
 
@@ -168,8 +195,9 @@ def test_a_lost_connection_costs_its_own_requests_only() -> None:
     assert tally.right == 90
 
 
-def test_a_round_ends_when_every_connection_is_lost() -> None:
+def test_a_round_ends_when_every_connection_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """No agent, no hang: what could not be sent is counted, too."""
+    monkeypatch.setattr(generator, "PATIENCE_S", 0.3)
     load = load_of(100)
     with peers(load, lambda _: [b""], count=2) as channels:
         tally = Generator(channels, load, in_flight=10).run_closed()

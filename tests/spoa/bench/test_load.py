@@ -12,6 +12,7 @@ from spoa.bench.load import (
     build_load,
     encode_request,
     fault_of,
+    spread,
     template_of,
 )
 from spoa.bench.scenario import Proof, Scenario
@@ -145,3 +146,14 @@ def test_a_fault_names_no_token_and_no_user() -> None:
     """Faults are counted by their text, so they hold none of what differs by request."""
     fault = fault_of(ack_of(TOKENS[1]), ack_of(TOKENS[0]))
     assert fault in ("user", "kid")
+
+
+def test_kinds_are_spread_evenly() -> None:
+    """At every point each kind has had its share, to less than one request; every time."""
+    shares = {"a": 75, "b": 15, "c": 5, "d": 3, "e": 2}
+    order = spread(shares, 1050)
+    assert order == spread(shares, 2000)[:1050]
+    for kind, share in shares.items():
+        had = [order[:count].count(kind) for count in range(1, 1051)]
+        assert all(abs(n - count * share / 100) < 1 for count, n in enumerate(had, start=1))
+    assert spread({"a": 1}, 3) == ["a", "a", "a"]

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from spoa.bench.plan import echo_agent
+from spoa.bench.channel import Transport
+from spoa.bench.echo import echo_agent
 from spoa.bench.player import Job
 from spoa.bench.rounds import play_round
 from spoa.bench.scenario import Scenario
@@ -25,11 +26,15 @@ def job(path: str, requests: int) -> Job:
     return Job(Scenario.CEILING, requests, 4, 5, 1000.0, 10, path, "", CORES)
 
 
-@pytest.mark.parametrize("generators", [1, 3])
-def test_all_requests_are_played_once(tmp_path: Path, generators: int) -> None:
+@pytest.mark.parametrize(
+    ("generators", "transport"), [(1, Transport.UNIX), (3, Transport.UNIX), (1, Transport.TCP)]
+)
+def test_all_requests_are_played_once(
+    tmp_path: Path, generators: int, transport: Transport
+) -> None:
     """However many processes share a round, every request is answered once and verified."""
-    with echo_agent(tmp_path, CORES) as path:
-        played = play_round(job(path, 1001), generators, {"agent": Clock(10.0, 12.002)})
+    with echo_agent(tmp_path, CORES, transport) as echo:
+        played = play_round(job(echo.address, 1001), generators, {"agent": Clock(10.0, 12.002)})
     assert (played.figures["requests"], played.wrong) == (1001, {})
     assert played.figures["agent_us"] == pytest.approx(2000)
     assert played.figures["requests_per_s"] > 0

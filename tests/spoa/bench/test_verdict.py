@@ -161,4 +161,37 @@ def test_what_was_to_be_replayed_had_been_consumed(tmp_path: Path) -> None:
         issue(store.socket, tokens)
         consume(store, tokens[:8])
         verify(Scenario.REPLAY, store.socket, tokens, tally)
-    assert tally.wrong == {"8 consumed in Redis, 9 should be": 1}
+    assert tally.wrong == {
+        "8 consumed in Redis, 9 should be": 1,
+        "1 whole in Redis, 0 should be": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("scenario", "issued", "consumed", "wrong"),
+    [
+        (Scenario.WRONG_ACL, 9, 0, {}),
+        (Scenario.WRONG_ACL, 8, 0, {"8 whole in Redis, 9 should be": 1}),
+        (
+            Scenario.WRONG_ACL,
+            9,
+            1,
+            {"1 consumed in Redis, 0 should be": 1, "8 whole in Redis, 9 should be": 1},
+        ),
+        (Scenario.UNKNOWN, 0, 0, {}),
+        (Scenario.UNKNOWN, 1, 0, {"1 whole in Redis, 0 should be": 1}),
+        (Scenario.MALFORMED, 0, 0, {}),
+        (Scenario.MALFORMED, 1, 1, {"1 consumed in Redis, 0 should be": 1}),
+    ],
+)
+def test_a_refusal_leaves_tokens_as_they_were(
+    tmp_path: Path, scenario: Scenario, issued: int, consumed: int, wrong: Wrong
+) -> None:
+    """A token of another ACL is whole afterwards, and what nobody issued is still unknown."""
+    tokens = mint(9)
+    tally = Tally(right=9)
+    with private_redis(tmp_path) as store:
+        issue(store.socket, tokens[:issued], b"elsewhere")
+        consume(store, tokens[:consumed])
+        verify(scenario, store.socket, tokens, tally)
+    assert tally.wrong == wrong

@@ -1,0 +1,1 @@
+"""What a checkout can measure beyond `kat bench`; see bench/README.md."""
