@@ -20,8 +20,7 @@ _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 _REMEMBERED_CLIENTS = 32_768
 
 
-@lru_cache(_REMEMBERED_CLIENTS)
-def candidates(packed: bytes) -> bytes:
+def _candidates(packed: bytes) -> bytes:
     """List what a record may call this client: its address, then its networks, by spaces.
 
     `packed` is 4 or 16 bytes in network order; an IPv4-mapped IPv6 address is the IPv4 one, as
@@ -34,6 +33,9 @@ def candidates(packed: bytes) -> bytes:
     prefixes = IPV4_PREFIXES if address.version == 4 else IPV6_PREFIXES  # noqa: PLR2004
     networks = [ip_network((packed, prefix), strict=False) for prefix in prefixes]
     return " ".join((str(address), *map(_text, networks))).encode()
+
+
+candidates: Final = lru_cache(_REMEMBERED_CLIENTS)(_candidates)
 
 
 def address_of(packed: bytes) -> bytes:

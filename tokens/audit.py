@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Final
 
 from tokens.address import candidates
+from tokens.check import Check
 from tokens.flood import Flood, Summary, client
-from tokens.outcome import Check
 from tokens.question import Command, Question
 from tokens.token import KID_CHARS
 
@@ -209,4 +209,4 @@ def _cleaned(told: bytes) -> bytes:
 
 
 def _xadd(key: bytes, told: bytes, max_entries: int) -> Command:
-    return (b"XADD", key, b"MAXLEN", b"~", max_entries, b"*", FIELD, told)
+    return (b"XADD", key, b"MAXLEN", b"~", b"%d" % max_entries, b"*", FIELD, told)

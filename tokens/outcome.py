@@ -1,8 +1,6 @@
-"""What is judged and what the judgement is: Check, Outcome, Decision. Pure."""
+"""Every possible end of a request. Pure."""
 
-from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
 
 
 class Outcome(Enum):
@@ -38,49 +36,3 @@ class Outcome(Enum):
     def __init__(self, verdict: bytes, reason: bytes) -> None:
         self.verdict = verdict
         self.reason = reason
-
-
-# What of a request Redis must be asked about. Plain integers: an IntFlag takes ten times as long.
-TOKEN: Final = 1
-SESSION: Final = 2
-GRANT: Final = 4
-AFTER_GRANT: Final = 8
-"""The token, but only once the grant is known to stand."""
-LOGOUT: Final = 16
-
-
-@dataclass(slots=True)
-class Check:
-    """One request to be judged. Bytes as HAProxy sent them: believed by nobody yet."""
-
-    acl: bytes
-    token: bytes = field(repr=False)
-    host: bytes
-    method: bytes
-    path: bytes
-    nonce: bytes
-    source: bytes
-    room_bytes: int
-    """How long user and groups together may be, for the answer to fit."""
-    session: bytes = field(default=b"", repr=False)
-    """The id of a session, as the visitor's cookie has it."""
-    via: bytes = b""
-    """How the token travelled: header, query or form."""
-    unique_id: bytes = b""
-    """HAProxy's name for the request. For logs and audit only."""
-    needs: int = 0
-    """What the gate wants to see of it in Redis: TOKEN, SESSION, ..."""
-    refusal: Outcome = Outcome.MISSING
-    """The answer, if nothing that it brings says yes."""
-
-
-@dataclass(slots=True)
-class Decision:
-    """The answer to one Check. `kid` names the token, when one was looked up."""
-
-    outcome: Outcome
-    kid: bytes = b""
-    user: bytes = b""
-    groups: bytes = b""
-    session: bytes = field(default=b"", repr=False)
-    """The id of the session that was opened: for the cookie, and nothing else."""

@@ -1,11 +1,17 @@
 """What Redis is asked, and what it answers: the words between policy and connections. Pure."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 Reply = None | int | bytes | list["Reply"] | Exception
 """What Redis answers to one command; its error replies are values here."""
 
-Command = tuple[bytes | int, ...]
+digits: Final = lru_cache(1024)(b"%d".__mod__)
+"""Writes a number that comes again and again."""
+
+Command = tuple[bytes, ...]
+"""Its words as they are written: a number is its digits."""
 
 
 def without_arguments(error: Exception) -> str:
@@ -36,4 +42,4 @@ class Question:
     def write(self, fence: Fence) -> Command:
         if not self.tail:
             return self.head
-        return (*self.head, fence.replid, fence.since_ms, *self.tail)
+        return (*self.head, fence.replid, b"%d" % fence.since_ms, *self.tail)

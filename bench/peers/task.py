@@ -17,8 +17,8 @@ from spoa.bench.holdings import open_sessions
 from spoa.bench.load import NOWHERE, Template, UnexpectedAnswer, fault_between, template_of
 from spoa.bench.scenario import Case, Proof, Scenario
 from spoa.bench.verdict import verify
-from spoa.spop.codec import Value
 from spoa.spop.constants import FRAME_LENGTH_BYTES, FrameType
+from spoa.spop.value import Value
 
 
 class Task(Protocol):

@@ -8,7 +8,7 @@ a whole write: the agent refuses what looks older than its deadline, a constant 
 from collections.abc import Mapping
 from struct import Struct
 
-from spoa.spop.codec import Address, Value, encode_frame, encode_string, encode_value
+from spoa.spop.codec import encode_frame, encode_string, encode_value
 from spoa.spop.constants import (
     BOOL_TRUE,
     DEFAULT_MAX_FRAME_BYTES,
@@ -20,6 +20,7 @@ from spoa.spop.constants import (
     FrameFlag,
     FrameType,
 )
+from spoa.spop.value import Address, Value
 from spoa.spop.varint import decode_varint, encode_varint, to_signed
 
 LENGTH = Struct(">I")

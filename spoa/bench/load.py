@@ -21,7 +21,7 @@ from spoa.bench.frames import (
     encode_notify,
 )
 from spoa.bench.scenario import Case, Proof
-from spoa.spop.codec import Address, Value
+from spoa.spop.value import Address, Value
 from tokens.policy.session import is_session_id
 
 PATHS = 64

@@ -21,7 +21,8 @@ from spoa.spop.constants import (
     StatusCode,
 )
 from spoa.spop.errors import ProtocolError
-from spoa.spop.template import Template, Templates
+from spoa.spop.template import Taken, Templates
+from spoa.spop.value import Address, Value
 from spoa.spop.varint import ONE_BYTE_LIMIT, decode_varint, encode_varint, skip_varint, to_signed
 
 _TYPE_MASK = 0x0F
@@ -43,16 +44,6 @@ _ACK_HEAD = _FRAME_HEAD.pack(FrameType.ACK, FrameFlag.FIN)
 _ONE_BYTE = [bytes((number,)) for number in range(ONE_BYTE_LIMIT)]
 
 
-class Address(bytes):
-    """An IPV4 or IPV6 value: 4 or 16 bytes in network order. STRING and BINARY are plain bytes."""
-
-    __slots__ = ()
-
-
-Value = None | bool | int | bytes | Address
-"""What an argument holds. The wire's four integer types are all `int` here."""
-
-
 @dataclass(slots=True)
 class Message:
     """One message of a NOTIFY. Of arguments with the same name the last one counts."""
@@ -62,52 +53,23 @@ class Message:
 
 
 @dataclass(slots=True)
-class Shaped:
-    """The same, read by a template: `values` stand in its order, addresses as plain bytes."""
-
-    template: Template
-    values: list[bytes | int]
-
-    @property
-    def name(self) -> bytes:
-        return self.template.name
-
-    @property
-    def args(self) -> dict[bytes, Value]:
-        """The arguments by name, as `Message` has them."""
-        template = self.template
-        args: dict[bytes, Value] = {
-            name: None if kind & _TYPE_MASK == _NULL else kind & _TRUE != 0
-            for name, kind in template.constants
-        }
-        columns = (template.names, template.types, self.values)
-        for name, kind, value in zip(*columns, strict=True):
-            if isinstance(value, int):
-                args[name] = value if kind in (_UINT32, _UINT64) else to_signed(value)
-            else:
-                args[name] = Address(value) if kind in (_IPV4, _IPV6) else value
-        return args
-
-
-@dataclass(slots=True)
 class Notify:
     """What HAProxy asks. `ids` are the raw stream and frame id, to be echoed in the ACK."""
 
     ids: bytes
-    messages: Sequence[Message | Shaped]
+    messages: Sequence[Message]
 
 
-@dataclass(slots=True)
 class ShapedNotify:
-    """The same, with one message that a template has read."""
+    """The same, with one message that a template has read: the values that were wanted of it."""
 
-    ids: bytes
-    template: Template
-    values: list[bytes | int]
+    __slots__ = ("ids", "name", "values")
 
-    @property
-    def messages(self) -> Sequence[Message | Shaped]:
-        return (Shaped(self.template, self.values),)
+    # Not a dataclass: mypyc leaves their __init__ to the interpreter.
+    def __init__(self, ids: bytes, name: bytes, values: Taken) -> None:
+        self.ids = ids
+        self.name = name
+        self.values = values
 
 
 def decode_notify(payload: bytes, templates: Templates | None = None) -> Notify | ShapedNotify:
@@ -121,7 +83,8 @@ def decode_notify(payload: bytes, templates: Templates | None = None) -> Notify 
     try:
         ids_end = pos = _skip_ids(payload)
         if templates and (shaped := templates.read(payload, pos)):
-            return ShapedNotify(payload[:pos], *shaped)
+            name, values = shaped
+            return ShapedNotify(payload[:pos], name, values)
         while pos < end:
             name, pos = _decode_name(payload, pos)
             count = payload[pos]
@@ -231,10 +194,16 @@ def _truncated(payload: bytes) -> ProtocolError:
     )
 
 
+# What stands before the ids of an ACK, by the length of all that follows it.
+_ACK_STARTS = [_LENGTH.pack(len(_ACK_HEAD) + size) + _ACK_HEAD for size in range(512)]
+
+
 def encode_ack(ids: bytes, actions: bytes) -> bytes:
     """Encode a whole ACK frame, length prefix included, from echoed ids and encoded actions."""
-    frame = _ACK_HEAD + ids + actions
-    return _LENGTH.pack(len(frame)) + frame
+    size = len(ids) + len(actions)
+    if size < len(_ACK_STARTS):
+        return _ACK_STARTS[size] + ids + actions
+    return _LENGTH.pack(len(_ACK_HEAD) + size) + _ACK_HEAD + ids + actions
 
 
 def ack_overhead_bytes(ids: bytes) -> int:

@@ -17,7 +17,6 @@ from struct import Struct
 from spoa.spop.codec import (
     Notify,
     ShapedNotify,
-    Value,
     decode_kv_list,
     decode_notify,
     encode_frame,
@@ -37,6 +36,7 @@ from spoa.spop.constants import (
 from spoa.spop.errors import ProtocolError
 from spoa.spop.hello import Agreement, negotiate
 from spoa.spop.template import Templates
+from spoa.spop.value import Value
 
 
 class State(Enum):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from spoa.spop.codec import Address, Value, encode_frame
+from spoa.spop.codec import encode_frame
 from spoa.spop.constants import (
     FRAGMENTATION,
     MIN_MAX_FRAME_BYTES,
@@ -15,6 +15,7 @@ from spoa.spop.constants import (
     StatusCode,
 )
 from spoa.spop.errors import ProtocolError
+from spoa.spop.value import Address, Value
 
 # `fragmentation` says what we can receive, so it is announced to everybody (SPOE.txt 3.2.1):
 # HAProxy up to 3.0 ends the whole connection (code 10) when a payload does not fit a frame and

@@ -23,8 +23,9 @@ from spoa.counters import WorkerCounters
 from spoa.spop.codec import Notify, ShapedNotify
 from spoa.worker.answers import Answers
 from spoa.worker.batch import Batch, Flight, Link
-from spoa.worker.requests import CHECK_HTTP, CHECK_TCP, Requests
-from tokens.outcome import Check, Decision, Outcome
+from spoa.worker.requests import CHECK_HTTP, CHECK_TCP, read
+from tokens.check import Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy.gate import Gate, Judgement, Unanswered
 from tokens.policy.opening import Opening
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL, ReplyMismatch
@@ -60,7 +61,6 @@ class Agent:
         self._gate = gate
         self._store = store
         self._answers = answers
-        self._requests = Requests()
         self._counters = counters
         self._deadline_s = limits.deadline_ms / 1000
         self._max_in_flight = limits.in_flight
@@ -84,7 +84,7 @@ class Agent:
         batch = self._batch or self._begin(now)
         refused = 0
         # Local names for what is used for each request.
-        read, look, in_flight = self._requests.read, self._gate.look, self._in_flight
+        look, in_flight = self._gate.look, self._in_flight
         add_link, add_ids = batch.links.append, batch.ids.append
         add_check, add_deadline = batch.checks.append, batch.deadlines.append
         deadline, last_at_ms = now + self._deadline_s, None
@@ -329,15 +329,25 @@ class Agent:
     def _answer_all(self, batch: Batch, decisions: Sequence[Decision]) -> None:
         encode = self._answers.encode
         columns = (batch.links, batch.ids, batch.checks, decisions)
+        # Counted in runs: what comes together has mostly asked for the same and been told the same.
+        last_acl, last_outcome, run = b"", None, 0
         for link, ids, check, decision in zip(*columns, strict=True):
-            link.queue(encode(ids, check.acl, decision))
-        pairs = zip(batch.checks, decisions, strict=True)
-        self._decided.update([(check.acl, decision.outcome.reason) for check, decision in pairs])
+            acl, outcome = check.acl, decision.outcome
+            link.queue(encode(ids, acl, decision))
+            if outcome is not last_outcome or acl != last_acl:
+                self._count(last_acl, last_outcome, run)
+                last_acl, last_outcome, run = acl, outcome, 0
+            run += 1
+        self._count(last_acl, last_outcome, run)
         self._finish(set(batch.links), batch.started_at, len(batch.ids))
+
+    def _count(self, acl: bytes, outcome: Outcome | None, times: int) -> None:
+        if outcome is not None:
+            self._decided[acl, outcome.reason] += times
 
     def _answer(self, link: Link, ids: bytes, acl: bytes, decision: Decision) -> None:
         link.queue(self._answers.encode(ids, acl, decision))
-        self._decided[acl, decision.outcome.reason] += 1
+        self._count(acl, decision.outcome, 1)
 
     def _finish(self, links: Iterable[Link], started_at: float, number: int) -> None:
         """Write what was answered, one write per connection, and count it."""

@@ -7,9 +7,11 @@ only variable that opens anything, is the last one.
 from collections.abc import Iterable
 from typing import Final
 
-from spoa.spop.codec import Value, encode_ack, encode_set_var, encode_string
+from spoa.spop.codec import encode_ack, encode_set_var, encode_string
 from spoa.spop.constants import DataType, Scope
-from tokens.outcome import Decision, Outcome
+from spoa.spop.value import Value
+from tokens.check import Decision
+from tokens.outcome import Outcome
 from tokens.policy.session import mint_session
 from tokens.record import MAX_SESSION_TTL_S
 from tokens.token import KID_CHARS
@@ -34,13 +36,11 @@ def _string_var(name: bytes) -> bytes:
 _KID = _string_var(b"kid") + bytes((KID_CHARS,))
 _USER = _string_var(b"user")
 _GROUPS = _string_var(b"groups")
-_SESSION = _string_var(b"session")
+_SESSION_ID = _string_var(b"session")
 _ALLOW = _set_var(b"allow", True)  # noqa: FBT003 - the value of a variable
 _DENY = _set_var(b"allow", False)  # noqa: FBT003
-
-
-_Hit = tuple[Decision, bytes, bytes]
-_MAX_HITS: Final = 4096
+_SESSION: Final = Outcome.SESSION
+_GRANT: Final = Outcome.GRANT
 
 
 class Answers:
@@ -52,18 +52,17 @@ class Answers:
             for acl in (b"", *(acl.encode() for acl in acls))
             for outcome in Outcome
         }
-        # A session says the same on every request of a page, by the same decision (judge.py). Kept
-        # here, so that its id() stays its own: 7.7 us for a hit, by value 8.0 (`make bench`).
-        self._hits: dict[int, _Hit] = {}
 
     def encode(self, ids: bytes, acl: bytes, decision: Decision) -> bytes:
         """Encode the ACK. An ACL that is not configured is not repeated to HAProxy."""
-        if decision.outcome is not Outcome.SESSION:
-            return encode_ack(ids, self._actions(acl, decision))
-        known = self._hits.get(id(decision))
-        if known is None or known[0] is not decision or known[1] != acl:
-            known = self._remember(acl, decision)
-        return encode_ack(ids, known[2])
+        actions = decision.encoded
+        if not actions:
+            actions = self._actions(acl, decision)
+            # A session says the same on every request of a page, by the same decision (judge.py),
+            # and is one of a single ACL.
+            if decision.outcome is _SESSION:
+                decision.encoded = actions
+        return encode_ack(ids, actions)
 
     def _actions(self, acl: bytes, decision: Decision) -> bytes:
         outcome = decision.outcome
@@ -74,18 +73,12 @@ class Answers:
             actions += _KID + decision.kid
         if outcome.verdict != b"allow":
             return actions + _DENY
-        if outcome is Outcome.GRANT:  # an address was let in, and nobody by name
+        if outcome is _GRANT:  # an address was let in, and nobody by name
             return actions + _ALLOW
         actions += _USER + encode_string(decision.user) + _GROUPS + encode_string(decision.groups)
         if decision.session:
-            actions += _SESSION + encode_string(decision.session)
+            actions += _SESSION_ID + encode_string(decision.session)
         return actions + _ALLOW
-
-    def _remember(self, acl: bytes, decision: Decision) -> "_Hit":
-        if len(self._hits) >= _MAX_HITS:
-            self._hits.clear()
-        hit = self._hits[id(decision)] = (decision, acl, self._actions(acl, decision))
-        return hit
 
     def room_bytes(self, max_frame_bytes: int) -> int:
         """Return how long user and groups together may be, for a yes to fit into one frame."""

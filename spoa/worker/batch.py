@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from spoa.worker.age import AgeGauge
-from tokens.outcome import Check
+from tokens.check import Check
 from tokens.policy.gate import Asking, Judgement
 from tokens.policy.opening import Opening
 
@@ -20,7 +20,8 @@ class Link(Protocol):
     def max_frame_bytes(self) -> int: ...
     @property
     def ages(self) -> AgeGauge: ...
-    def queue(self, ack: bytes, /) -> None: ...
+    @property
+    def queue(self) -> Callable[[bytes], None]: ...
     def flush(self) -> None: ...
 
 

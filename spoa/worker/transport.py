@@ -11,6 +11,7 @@ from spoa.spop.constants import StatusCode
 from spoa.spop.template import Templates
 from spoa.worker.age import AgeGauge
 from spoa.worker.agent import Agent
+from spoa.worker.requests import WANTED
 
 # HAProxy needs three or four connections in steady state and one per waiting request in a cold
 # burst; `bench` saw 1,676 at once. At 20 KB each, 8,192 silent ones hold 160 MB, and no more.
@@ -37,7 +38,7 @@ class SpopServer:
         self.limits = limits
         self.counters = counters
         self.links: set[SpopLink] = set()
-        self.templates = Templates()
+        self.templates = Templates(WANTED)
         self.is_draining = False
         self._has_none = asyncio.Event()
         self._ages: dict[bytes, AgeGauge] = {}
@@ -102,6 +103,8 @@ class SpopLink(asyncio.Protocol):
         self._server = server
         self._connection = Connection(server.limits.max_frame_bytes, server.templates)
         self._acks: list[bytes] = []
+        self.queue = self._acks.append
+        """Takes an ACK for the next `flush`."""
         self.ages = AgeGauge()
 
     @property
@@ -133,15 +136,12 @@ class SpopLink(asyncio.Protocol):
         if notifies:
             self._server.agent.receive(self, notifies)
 
-    def queue(self, ack: bytes) -> None:
-        """Take an ACK for the next `flush`."""
-        self._acks.append(ack)
-
     def flush(self) -> None:
         """Write all queued ACKs at once; to a peer that is gone, nothing."""
-        acks, self._acks = self._acks, []
+        acks = b"".join(self._acks)
+        self._acks.clear()
         if self.is_open:
-            self._transport.write(b"".join(acks))
+            self._transport.write(acks)
 
     def disconnect(self, status: StatusCode, message: str) -> None:
         """Say AGENT-DISCONNECT and close, unless the last word is already said."""

@@ -9,8 +9,9 @@ from spoa.bench.frames import encode_ids
 from spoa.bench.generator import Tally
 from spoa.bench.load import UnexpectedAnswer
 from spoa.bench.servers import private_redis
-from spoa.spop.codec import Value, encode_ack, encode_frame, encode_set_var
+from spoa.spop.codec import encode_ack, encode_frame, encode_set_var
 from spoa.spop.constants import DataType, FrameType, Scope
+from spoa.spop.value import Value
 
 TOKEN = mint(1)[0]
 

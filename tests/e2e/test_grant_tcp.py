@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from haproxy import FILES
-from spoa.spop.codec import Address, encode_ack
+from spoa.spop.codec import encode_ack
+from spoa.spop.value import Address
 from tests.e2e.scene import PATIENCE, Agent, Stage, staged, until
 from tests.support.haproxy import Haproxy, complaints, fresh_source, running
 from tests.support.service import GREETING, Service

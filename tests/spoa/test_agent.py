@@ -287,7 +287,7 @@ async def test_the_room_follows_the_agreed_frame(scene: Scene) -> None:
     scene.agent.receive(large, large.checks(1))
     await turn()
     (call,) = scene.store.batches[0].calls
-    rooms = call.tail[-9], call.tail[-1]
+    rooms = int(call.tail[-9]), int(call.tail[-1])
     answers = Answers(["demo"])
     assert rooms == (answers.room_bytes(256), answers.room_bytes(16380))
 

@@ -8,7 +8,8 @@ from spoa.spop.constants import MIN_MAX_FRAME_BYTES
 from spoa.worker.answers import MAX_IDS_BYTES, Answers
 from tests.support import frames
 from tests.support.spop_client import Answer, read_answer
-from tokens.outcome import Decision, Outcome
+from tokens.check import Decision
+from tokens.outcome import Outcome
 from tokens.policy.session import mint_session
 
 LONGEST_ACL = "a" * 64
@@ -161,11 +162,21 @@ def test_the_room_is_never_negative(max_frame_bytes: int) -> None:
 
 
 def test_hits_are_remembered_for_themselves() -> None:
-    """However many sessions come and go, each answer is that of its own session and ACL."""
+    """However often a session is hit, and by how many, each answer is that of its own session."""
     answers = Answers(["wiki", "docs"])
-    for number in range(5_000):
-        user = b"user%d" % number
-        hit = Decision(Outcome.SESSION, b"%012x" % number, user, b"g")
-        for acl in (b"wiki", b"docs", b"wiki"):
-            variables = read_answer(answers.encode(frames.ids(1), acl, hit)).variables
+    hits = [
+        (acl, b"user%d" % n, Decision(Outcome.SESSION, b"%012x" % n, b"user%d" % n, b"g"))
+        for n, acl in enumerate([b"wiki", b"docs"] * 50)
+    ]
+    for times in (1, 2):
+        for acl, user, hit in hits:
+            variables = read_answer(answers.encode(frames.ids(times), acl, hit)).variables
             assert (variables["user"], variables["acl"]) == (user, acl)
+
+
+def test_only_hits_are_remembered() -> None:
+    """A decision that is no hit may be given for any ACL: nothing is kept with it."""
+    refusal = Decision(Outcome.MISSING)
+    for acl in (b"wiki", b"docs"):
+        told = Answers(["wiki", "docs"]).encode(frames.ids(1), acl, refusal)
+        assert read_answer(told).variables["acl"] == acl

@@ -9,7 +9,7 @@ import pytest
 from spoa.config.sections import Log, LogFormat
 from spoa.worker.auditlog import AuditLog
 from tokens.audit import Journal
-from tokens.outcome import Check
+from tokens.check import Check
 
 _TOLD = (
     '[{"event":"consumed","user":"J\u00fcrgen\\u2028x\\" y"},{"event":"refused","n":3}]'.encode()

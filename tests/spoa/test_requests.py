@@ -11,7 +11,8 @@ from spoa.spop.codec import Notify, decode_notify
 from spoa.spop.constants import DataType
 from spoa.spop.schema import TypedData
 from spoa.spop.template import Templates
-from spoa.worker.requests import Request, Requests
+from spoa.worker import requests
+from spoa.worker.requests import WANTED, Request
 from tests.support.frames import boolean, ids, message, string, typed
 
 How = Callable[[bytes], Request]
@@ -32,13 +33,13 @@ def ask(*names: bytes, **args: TypedData) -> bytes:
 
 
 def read(payload: bytes) -> Request:
-    return Requests().read(decode_notify(payload), ROOM)
+    return requests.read(decode_notify(payload), ROOM)
 
 
 def read_shaped(payload: bytes) -> Request:
     """Read it the second time, when its template is known."""
-    templates, requests = Templates(), Requests()
-    requests.read(decode_notify(payload, templates), ROOM)
+    templates = Templates(WANTED)
+    decode_notify(payload, templates)
     return requests.read(decode_notify(payload, templates), ROOM)
 
 
@@ -118,7 +119,7 @@ def test_messages_of_others_are_no_hindrance(how: How, name: bytes) -> None:
 )
 def test_templates_change_no_check(shapes: list[list[bytes]]) -> None:
     """In whatever order arguments come, and whatever came before, both ways read the same."""
-    templates, requests = Templates(), Requests()
+    templates = Templates(WANTED)
     for shape in itertools.chain(shapes, shapes):
         payload = ids(1) + message(b"check-http", *((name, FULL[name]) for name in shape))
         got = requests.read(decode_notify(payload, templates), ROOM)
@@ -133,4 +134,4 @@ def test_a_negative_time_is_negative_both_ways() -> None:
 
 def test_an_empty_notify_asks_nothing() -> None:
     """A NOTIFY without messages has no question of ours."""
-    assert Requests().read(Notify(ids(1), []), ROOM)[0] == b""
+    assert requests.read(Notify(ids(1), []), ROOM)[0] == b""

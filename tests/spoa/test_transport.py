@@ -57,9 +57,9 @@ def worker(request: pytest.FixtureRequest, shared_redis: RedisServer) -> Iterato
 
 
 @pytest.fixture
-def issue(shared_redis: RedisServer) -> Iterator[Issue]:
+def issue(redis_server: RedisServer) -> Iterator[Issue]:
     """Issue a token for user1 and the ACL demo, with bindings if given."""
-    with shared_redis.client() as client:
+    with redis_server.client() as client:
         issuer = Issuer(client)
         yield lambda user="user1", **bindings: issuer.issue(user, "demo", 60, **bindings).token
 

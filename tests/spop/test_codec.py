@@ -4,9 +4,7 @@ from hypothesis import strategies as st
 
 from spoa.spop import schema
 from spoa.spop.codec import (
-    Address,
     Notify,
-    Value,
     ack_overhead_bytes,
     decode_kv_list,
     decode_notify,
@@ -15,6 +13,7 @@ from spoa.spop.codec import (
 )
 from spoa.spop.constants import DataType, FrameType, Scope, StatusCode
 from spoa.spop.errors import ProtocolError
+from spoa.spop.value import Address, Value
 from tests.support.frames import frame, ids, message, pairs, string, typed
 from tests.support.vectors import all_vectors
 

@@ -19,7 +19,7 @@ from tests.support import frames
 from tests.support.asking import Asker
 from tests.support.spop_client import Answer, Argument, check_http, now_ms, read_answer
 from tokens.audit import Journal
-from tokens.outcome import Check
+from tokens.check import Check
 from tokens.policy import cut, redeem
 from tokens.policy.gate import Asking, Gate, Judgement
 from tokens.policy.opening import Opening
@@ -180,9 +180,7 @@ def _name(question: Question) -> str:
 
 
 def _tokens(question: Question) -> int:
-    number = question.head[2]
-    assert isinstance(number, int)
-    return number
+    return int(question.head[2])
 
 
 def _yes(question: Question) -> Reply:

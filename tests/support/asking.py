@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import hiredis
 import redis
 
-from tokens.outcome import Check
+from tokens.check import Check
 from tokens.policy.gate import SCRIPTS, Asking, Gate, Judgement
 from tokens.question import Fence, Question, Reply
 

@@ -8,7 +8,7 @@ import redis
 
 from tests.support.records import GOOD
 from tests.support.stores import Keeper, Result, Settlement, settled
-from tokens.outcome import Check
+from tokens.check import Check
 from tokens.policy import cut
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Call, Redeemer, ReplyMismatch, read_answers
 from tokens.question import Reply

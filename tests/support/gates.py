@@ -11,7 +11,8 @@ import redis
 from tests.support.asking import Asker, Steps, judged
 from tests.support.records import GOOD
 from tokens.audit import MAX_ENTRIES, Journal
-from tokens.outcome import Check, Decision, Outcome
+from tokens.check import Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy.gate import Gate, Judgement
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL
 from tokens.policy.rule import AclRule, Mode

@@ -12,7 +12,8 @@ from spoa.log import configure
 from spoa.supervisor.service import serve
 from spoa.worker import worker
 from spoa.worker.worker import Order
-from tokens.outcome import Check, Outcome
+from tokens.check import Check
+from tokens.outcome import Outcome
 from tokens.policy.gate import Asking, Gate
 
 TRIGGER = b"/planted-fault"

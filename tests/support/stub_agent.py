@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from spoa.spop.codec import Notify, Value, encode_ack, encode_set_var
+from spoa.spop.codec import Notify, encode_ack, encode_set_var
 from spoa.spop.connection import Connection
 from spoa.spop.constants import Scope
+from spoa.spop.value import Value
 
 Script = Callable[[Notify], bytes | None]
 """What to write for a NOTIFY: nothing at all (silence), or None to close the connection."""

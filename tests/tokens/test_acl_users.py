@@ -19,8 +19,9 @@ from tokens.admin.block import Blocker
 from tokens.admin.granter import Granter
 from tokens.admin.revoke import Revoker
 from tokens.audit import Journal
+from tokens.check import Check
 from tokens.issue import Issuer, connect
-from tokens.outcome import Check, Outcome
+from tokens.outcome import Outcome
 from tokens.policy.gate import Gate
 from tokens.policy.rule import AclRule, Mode
 from tokens.question import Reply

@@ -19,7 +19,7 @@ from tests.support.topologies import (
     running_cluster,
     valkey,
 )
-from tokens.outcome import Check
+from tokens.check import Check
 from tokens.policy import cut
 from tokens.question import Question
 from tokens.record import Keys
@@ -278,7 +278,7 @@ def test_a_primary_that_a_redirection_leads_to_and_that_is_silent(
             with socket.create_server(("127.0.0.1", 0)) as silent:
                 to = f"MOVED 1 127.0.0.1:{silent.getsockname()[1]}"
                 script = b"return redis.error_reply(ARGV[1])"
-                lost = Question(b"x", (b"EVAL", script, 1, b"x", to.encode()))
+                lost = Question(b"x", (b"EVAL", script, b"1", b"x", to.encode()))
                 fine = Question(b"x", (b"ECHO", b"here"))
                 told = await keeper.ask(lost, fine)
                 unavailable, here = told.replies

@@ -20,8 +20,9 @@ from tokens.admin.block import Blocker
 from tokens.admin.granter import Granter
 from tokens.admin.revoke import Revoker
 from tokens.audit import EVENTS, FIELD, Journal, entry
+from tokens.check import Check
 from tokens.issue import Issued, Issuer
-from tokens.outcome import Check, Outcome
+from tokens.outcome import Outcome
 from tokens.policy.cut import CLOCK_GRAIN_MS
 from tokens.policy.gate import Gate
 from tokens.policy.rule import AclRule, Mode

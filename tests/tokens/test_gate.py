@@ -23,7 +23,8 @@ from tests.support.gates import (
 )
 from tests.support.records import GOOD, MISSPELT, NONCE, with_fields
 from tests.support.redis import RedisServer
-from tokens.outcome import Check, Decision, Outcome
+from tokens.check import Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy import redeem
 from tokens.policy.gate import Unanswered
 from tokens.policy.redeem import ReplyMismatch

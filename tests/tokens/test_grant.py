@@ -98,7 +98,7 @@ def test_a_question_is_asked_where_its_keys_are() -> None:
     """Both keys have the hash tag of the key that a cluster routes by."""
     question = open_grant(KEYS, b"tcp", MEMBER, b"u", b"b", 1)
     assert question.key == b"kat:grants:{tcp}"
-    assert question.head[:5] == (b"EVALSHA", SHA, 2, GRANTS, META)
+    assert question.head[:5] == (b"EVALSHA", SHA, b"2", GRANTS, META)
     assert META == GRANTS + b":meta"
 
 

@@ -14,7 +14,8 @@ from tests.support.gates import CHECK, ELSEWHERE, RULES, coming, returning
 from tests.support.records import ACCEPTED, GOOD, MISSHAPEN, MISSPELT, with_fields
 from tests.support.strategies import records
 from tokens.audit import Journal
-from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision, Outcome
+from tokens.check import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy.cut import Cut
 from tokens.policy.judge import Found, Judge
 from tokens.policy.redeem import Answer, ReplyMismatch

@@ -470,7 +470,7 @@ def test_slow_but_alive(client: redis.Redis, proxy: RedisProxy) -> None:
             slow = keeper.execute(SAY)
             await until(lambda: proxy.held, "the hold")
             skip(0.6)
-            assert keeper.execute((b"SET", b"a", 1)).fault.kind == "timeout"
+            assert keeper.execute((b"SET", b"a", b"1")).fault.kind == "timeout"
             proxy.release()
             await settled(slow)
             assert slow.replies == [b"here"]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.gates import CHECK
-from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Outcome
+from tokens.check import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN
+from tokens.outcome import Outcome
 from tokens.policy.looks import LOOKS, look_logout
 from tokens.policy.rule import Mode
 from tokens.token import mint

@@ -13,7 +13,8 @@ from tests.support.asking import Asker
 from tests.support.gates import CHECK, CLIENT, digest_of
 from tests.support.records import GOOD
 from tests.support.strategies import records
-from tokens.outcome import Check, Decision, Outcome
+from tokens.check import Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy.opening import Consumed, Opening, open_address, open_session
 from tokens.policy.rule import AclRule, Mode
 from tokens.policy.session import is_session_id, session_digest
@@ -70,12 +71,12 @@ def test_what_is_written_for_a_session() -> None:
     *listing, setting = [question.head for question in opening.questions]
     expires_ms = NOW_MS + 3_600_000
     assert listing == [
-        (b"ZADD", b"kat:sub:user1", expires_ms, b"s:" + digest),
-        (b"ZREMRANGEBYSCORE", b"kat:sub:user1", b"-inf", NOW_MS),
-        (b"EXPIRE", b"kat:sub:user1", MAX_SESSION_TTL_S),
+        (b"ZADD", b"kat:sub:user1", b"%d" % expires_ms, b"s:" + digest),
+        (b"ZREMRANGEBYSCORE", b"kat:sub:user1", b"-inf", b"%d" % NOW_MS),
+        (b"EXPIRE", b"kat:sub:user1", b"%d" % MAX_SESSION_TTL_S),
     ]
     assert setting[:2] == (b"SET", b"kat:s:" + digest)
-    assert setting[3:] == (b"PX", 3_600_000)
+    assert setting[3:] == (b"PX", b"3600000")
     session = read_session(setting[2])
     assert session.sid == digest[:12]
     assert session._replace(sid=b"") == (
@@ -135,7 +136,7 @@ def test_how_long_a_session_lives(
     setting = opening.questions[-1].head
     assert isinstance(setting[2], bytes)
     assert read_session(setting[2]).expires_ms == NOW_MS + ends_in_s * 1000
-    assert setting[-1] == lasts_s * 1000
+    assert setting[-1] == b"%d" % (lasts_s * 1000)
     assert opening.decision.session[43:] == tail
 
 

@@ -437,7 +437,7 @@ def test_what_cannot_be_repeated_is_not_healed(client: redis.Redis, proxy: Redis
         async with running_store(proxy.url) as keeper:
             await keeper.up()
             client.script_flush()
-            call = (b"EVALSHA", redeem.SHA, 0, keeper.fence.replid, 0, 1)
+            call = (b"EVALSHA", redeem.SHA, b"0", keeper.fence.replid, b"0", b"1")
             both = ((b"INCR", b"n"), call)
             number, error = (await keeper.ask(*both, is_repeatable=False)).replies
             assert number == 1
@@ -509,7 +509,7 @@ def test_refused_by_a_batch_that_cannot_be_repeated(start_redis: StartRedis) -> 
             async with running_store(url_of(server)) as keeper:
                 await keeper.up()
                 promote(client)
-                call = Question(b"", (b"EVALSHA", redeem.SHA, 0), (1,))
+                call = Question(b"", (b"EVALSHA", redeem.SHA, b"0"), (b"1",))
                 asked = (Question(b"", (b"INCR", b"n")), call)
                 number, error = (await keeper.ask(*asked, is_repeatable=False)).replies
                 assert number == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.gates import CHECK, bringing, coming, digest_of, kid_of, returning
 from tests.support.records import GOOD
-from tokens.outcome import LOGOUT, SESSION, Check
+from tokens.check import LOGOUT, SESSION, Check
 from tokens.policy.proofs import SCRIPT, SHA, Grants, Sessions, Tokens
 from tokens.policy.redeem import Redeemer, ReplyMismatch
 from tokens.policy.session import mint_session
@@ -72,9 +72,9 @@ def test_what_is_asked_about_sessions() -> None:
     assert [question.head for question in sessions.questions] == [
         (b"GETDEL", key_of(leaving)),
         (b"MGET", key_of(plain), key_of(other)),
-        (b"EVALSHA", SHA, 1, key_of(idle)),
+        (b"EVALSHA", SHA, b"1", key_of(idle)),
     ]
-    assert sessions.questions[-1].tail == (60_000,)
+    assert sessions.questions[-1].tail == (b"60000",)
     assert [question.key for question in sessions.questions] == [
         key_of(leaving),
         key_of(plain),

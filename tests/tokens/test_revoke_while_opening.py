@@ -11,7 +11,8 @@ from tests.support.gates import Site, bringing, coming, kid_of, returning
 from tokens.admin import nodes
 from tokens.admin.admin import Admin
 from tokens.admin.revoke import Revoked, Revoker
-from tokens.outcome import Decision, Outcome
+from tokens.check import Decision
+from tokens.outcome import Outcome
 
 Act = Callable[[Revoker, bytes, str], Revoked]
 

@@ -17,7 +17,7 @@ from tests.support.topologies import (
     running_sentinels,
     valkey,
 )
-from tokens.outcome import Check
+from tokens.check import Check
 from tokens.store.client import connect
 from tokens.store.sentinel import Sentinels
 from tokens.store.tls import TlsFiles

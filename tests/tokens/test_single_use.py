@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 from tests.support.asking import Steps
 from tests.support.gates import CLIENT, ELSEWHERE, Site, bringing, digest_of, kid_of
 from tokens.address import candidates
-from tokens.outcome import Check, Decision, Outcome
+from tokens.check import Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy.gate import Judgement
 
 AGENTS = 3

@@ -55,7 +55,7 @@ def test_each_batch_gets_its_own_replies(
         async with connected(redis_server.socket) as wire:
             one = send(wire, say(b"1"), (b"NONSENSE",), (b"GET", b"absent"))
             two = send(wire, say(b"2"))
-            three = send(wire, (b"INCR", b"n"), (b"MGET", b"n", b"absent"), (b"SET", b"n", 7))
+            three = send(wire, (b"INCR", b"n"), (b"MGET", b"n", b"absent"), (b"SET", b"n", b"7"))
             await settled(one, two, three)
         first, error, absent = one.replies
         assert (first, absent) == (b"1", None)
@@ -133,7 +133,7 @@ def test_a_batch_is_one_write() -> None:
     async def main() -> None:
         wire, sink = Wire(Recorder()), Sink()
         wire.connection_made(sink)
-        send(wire, (b"SET", b"a", 1), (b"GET", b"a"))
+        send(wire, (b"SET", b"a", b"1"), (b"GET", b"a"))
         send(wire, say(b"\r\n"))
         one, two = sink.marks
         assert sink.writes == [

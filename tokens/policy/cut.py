@@ -70,7 +70,7 @@ class Cut:
 
 def ask(key: bytes, copy: Cut) -> Question:
     """Ask what time it is, and for the fields, if they are not those of this copy."""
-    return Question(key, (b"EVALSHA", SHA, 1, key), (copy.version,))
+    return Question(key, (b"EVALSHA", SHA, b"1", key), (copy.version,))
 
 
 def read(reply: Reply, copy: Cut) -> tuple[int, Cut]:

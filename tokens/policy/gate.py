@@ -17,9 +17,11 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import Final
 
 from tokens.audit import Journal
-from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision, Outcome
+from tokens.check import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy import cut, grant, proofs, redeem
 from tokens.policy.judge import Found, Judge
 from tokens.policy.looks import LOOKS, look_logout
@@ -56,7 +58,8 @@ class Judgement:
 
 
 _Silent = Generator[list[Question], list[Reply], None]
-_NONE_YET = Decision(Outcome.STORE_UNAVAILABLE)
+_OK: Final = Outcome.OK
+_NONE_YET: Final = Decision(Outcome.STORE_UNAVAILABLE)
 """Stands for a decision that is still to come: no yes, whatever happens."""
 
 Asking = Generator[list[Question], list[Reply], Judgement]
@@ -143,9 +146,7 @@ class Gate:
                 continue
             decision = self._judge.decide(found, at, judgement.faults)
             judgement.decisions.append(decision)
-            if decision.outcome is Outcome.OK and (
-                opening := self._judge.opening(found, at, decision)
-            ):
+            if decision.outcome is _OK and (opening := self._judge.opening(found, at, decision)):
                 judgement.openings.append((at, opening))
         return judgement
 

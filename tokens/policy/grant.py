@@ -41,7 +41,7 @@ def write_open(
     keys: Keys, acl: bytes, member: bytes, *, user: bytes, by: bytes, ttl_ms: int
 ) -> Command:
     """Word what `open_grant` asks, for a Redis that may not know the script yet."""
-    return _words(keys, acl, b"open", (member, ttl_ms, user, by))
+    return _words(keys, acl, b"open", (member, b"%d" % ttl_ms, user, by))
 
 
 def write_end(
@@ -117,6 +117,6 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
     return IPv4Network((packed, network.prefixlen - _MAPPED.prefixlen))
 
 
-def _words(keys: Keys, acl: bytes, verb: bytes, args: tuple[bytes | int, ...]) -> Command:
+def _words(keys: Keys, acl: bytes, verb: bytes, args: Command) -> Command:
     names = (keys.grants(acl), keys.grants_meta(acl))
-    return (b"EVAL", SCRIPT, len(names), *names, verb, keys.grants_channel, acl, *args)
+    return (b"EVAL", SCRIPT, b"%d" % len(names), *names, verb, keys.grants_channel, acl, *args)

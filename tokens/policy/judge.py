@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tokens.address import candidates
 from tokens.audit import Journal
-from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, Check, Decision, Outcome
+from tokens.check import AFTER_GRANT, GRANT, LOGOUT, Check, Decision
+from tokens.outcome import Outcome
 from tokens.policy.cut import Cut
 from tokens.policy.opening import Consumed, Opening, open_address, open_session
 from tokens.policy.redeem import Answer, ReplyMismatch
@@ -18,7 +19,10 @@ from tokens.question import Question, Reply, without_arguments
 from tokens.record import BadRecord, Keys, read_identity
 from tokens.token import digest, kid
 
-_REFUSALS = {
+_OK: Final = Outcome.OK
+_SESSION: Final = Outcome.SESSION
+
+_REFUSALS: Final = {
     outcome.reason: outcome
     for outcome in Outcome
     if outcome.verdict == b"denied"
@@ -73,11 +77,21 @@ class Found:
 
 # A session is read on every request of a page, and its bytes are the same each time. What is
 # remembered is what these bytes mean, never whether they are still in Redis.
-@lru_cache(4096)
-def _read_hit(raw: bytes) -> tuple[Session, Decision]:
-    """Read a session, and word the yes that it is worth if it stands."""
-    session = read_session(raw)
-    return session, Decision(Outcome.SESSION, session.kid, session.user, session.groups)
+class _Hit:
+    """A session, and the yes that it is worth if it stands."""
+
+    __slots__ = ("decision", "session", "sid", "size_bytes")
+
+    def __init__(self, raw: bytes) -> None:
+        """Read it strictly. Raises BadRecord."""
+        session = read_session(raw)
+        self.session = session
+        self.sid = session.sid
+        self.size_bytes = len(session.user) + len(session.groups)
+        self.decision = Decision(_SESSION, session.kid, session.user, session.groups)
+
+
+_read_hit: Final = lru_cache(4096)(_Hit)
 
 
 class Judge:
@@ -100,11 +114,11 @@ class Judge:
         refusal = None
         if answer := found.answers[at]:
             refusal = self._decide_token(check, answer, faults)
-            if refusal.outcome is Outcome.OK:
+            if refusal.outcome is _OK:
                 return refusal
         if (raw := found.raws[at]) is not None:
             decision = self._decide_session(found, at, raw, faults)
-            if decision.outcome is Outcome.SESSION:
+            if decision.outcome is _SESSION:
                 return decision
             refusal = refusal or decision
         if check.needs & GRANT:
@@ -144,7 +158,7 @@ class Judge:
         if self.cut.is_revoked(check.acl, kid, user, groups, issued_ms):
             return self.refuse(check, Decision(Outcome.REVOKED, kid, user))
         self._journal.add(b"consumed", check, kid, user)
-        return Decision(Outcome.OK, kid, user, groups)
+        return Decision(_OK, kid, user, groups)
 
     def _decide_session(self, found: Found, at: int, raw: Reply, faults: set[str]) -> Decision:
         check, digest = found.checks[at], found.digests[at]
@@ -153,28 +167,29 @@ class Judge:
         if type(raw) is not bytes:
             raise ReplyMismatch("no record of a session")
         try:
-            session, hit = _read_hit(raw)
+            hit = _read_hit(raw)
         except BadRecord:
             return self.refuse(check, Decision(Outcome.BAD_RECORD))
         # Its own name, so that no visitor is ever given the session of a neighbour.
-        if session.sid != sid_of(digest):
-            if session.sid in map(sid_of, found.digests):
+        session = hit.session
+        if hit.sid != sid_of(digest):
+            if hit.sid in map(sid_of, found.digests):
                 raise ReplyMismatch(f"another session than {sid_of(digest).decode()}")
             return self.refuse(check, Decision(Outcome.BAD_RECORD))  # put there by somebody
         if check.needs & LOGOUT:
             return self._decide_logout(check, session, digest)
         outcome = judge_session(session, check, self._rules[check.acl], self.now_ms)
-        if outcome is Outcome.SESSION:
+        if outcome is _SESSION:
             # Whether there are cuts is looked at here as well, which spares most hits the call.
             if not self.cut.is_empty and self.cut.is_revoked(
                 check.acl, session.kid, session.user, session.groups, session.issued_ms
             ):
                 outcome = Outcome.REVOKED
-            elif len(session.user) + len(session.groups) > check.room_bytes:
+            elif hit.size_bytes > check.room_bytes:
                 outcome = Outcome.BAD_RECORD  # no answer could say whose it is
             else:
-                return hit
-        return self.refuse(check, replace(hit, outcome=outcome))
+                return hit.decision
+        return self.refuse(check, replace(hit.decision, outcome=outcome))
 
     def _decide_logout(self, check: Check, session: Session, digest: bytes) -> Decision:
         """Take a session that is gone already off its user's list, too."""

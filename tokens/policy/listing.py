@@ -3,7 +3,7 @@
 from tokens.question import Question
 from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S, Keys
 
-_TTL_S = max(MAX_SESSION_TTL_S, MAX_GRANT_TTL_S)
+_TTL_S = b"%d" % max(MAX_SESSION_TTL_S, MAX_GRANT_TTL_S)
 
 
 def list_under(
@@ -15,7 +15,7 @@ def list_under(
     """
     index = keys.sub(user)
     return [
-        Question(index, (b"ZADD", index, until_ms, member)),
-        Question(index, (b"ZREMRANGEBYSCORE", index, b"-inf", now_ms)),
+        Question(index, (b"ZADD", index, b"%d" % until_ms, member)),
+        Question(index, (b"ZREMRANGEBYSCORE", index, b"-inf", b"%d" % now_ms)),
         Question(index, (b"EXPIRE", index, _TTL_S)),
     ]

@@ -9,11 +9,16 @@ from functools import lru_cache
 from typing import Final
 
 from tokens.address import address_of, is_loopback, is_unspecified
-from tokens.outcome import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Outcome
+from tokens.check import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check
+from tokens.outcome import Outcome
 from tokens.policy.rule import Mode
 from tokens.policy.session import is_session_id
 from tokens.policy.sessionrecord import MAX_HOST_BYTES
 from tokens.token import is_well_formed
+
+_MISSING: Final = Outcome.MISSING
+_MALFORMED: Final = Outcome.MALFORMED
+_SESSION_EXPIRED: Final = Outcome.SESSION_EXPIRED
 
 
 def _strict(check: Check) -> Outcome | None:
@@ -29,13 +34,13 @@ def _session(check: Check) -> Outcome | None:
     """Take a token before a session: a refused one is no harm to a session that stands."""
     if len(check.host) > MAX_HOST_BYTES:
         return Outcome.WRONG_HOST
-    needs, refusal = 0, Outcome.MISSING
+    needs, refusal = 0, _MISSING
     if check.session:
-        refusal = Outcome.SESSION_EXPIRED
+        refusal = _SESSION_EXPIRED
         if is_session_id(check.session):
             needs = SESSION
     if check.token:
-        refusal = Outcome.MALFORMED
+        refusal = _MALFORMED
         if is_well_formed(check.token):
             needs |= TOKEN
     check.needs, check.refusal = needs, refusal

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tokens.address import address_of
-from tokens.outcome import Check, Decision
+from tokens.check import Check, Decision
 from tokens.policy.grant import open_grant, write_end
 from tokens.policy.listing import list_under
 from tokens.policy.rule import AclRule
@@ -88,7 +88,7 @@ def open_session(consumed: Consumed, keys: Keys) -> Opening | None:
         issued_ms=issued_ms,
         questions=[
             *list_under(keys, decision.user, b"s:" + digest, session.expires_ms, now_ms),
-            Question(key, (b"SET", key, write_session(session), b"PX", lasts_ms)),
+            Question(key, (b"SET", key, write_session(session), b"PX", b"%d" % lasts_ms)),
         ],
         undo=Question(key, (b"DEL", key)),
         sid=session.sid,

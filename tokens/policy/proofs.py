@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tokens.address import candidates
-from tokens.outcome import LOGOUT, Check
+from tokens.check import LOGOUT, Check
 from tokens.policy.redeem import Answer, Call, Redeemer, ReplyMismatch, read_answers
 from tokens.policy.script import load_script
 from tokens.policy.session import SECRET_CHARS, idle_ms, session_digest
-from tokens.question import Question, Reply
+from tokens.question import Question, Reply, digits
 from tokens.record import Keys
 
 SCRIPT, SHA = load_script("touch.lua")
@@ -53,7 +53,7 @@ class Sessions:
         """For each question, which checks its reply is about."""
         plain: list[int] = []
         kept: list[int] = []
-        lasting: list[int] = []
+        lasting: list[bytes] = []
         for place, check in enumerate(checks):
             if check.needs & LOGOUT:
                 key = all_names[place]
@@ -66,7 +66,7 @@ class Sessions:
                 plain.append(place)
             else:
                 kept.append(place)
-                lasting.append(lasts_ms)
+                lasting.append(digits(lasts_ms))
         for start in range(0, len(plain), per_call):
             places = plain[start : start + per_call]
             names = [all_names[place] for place in places]
@@ -74,8 +74,8 @@ class Sessions:
         for start in range(0, len(kept), per_call):
             places = kept[start : start + per_call]
             names = [all_names[place] for place in places]
-            lasts = tuple(lasting[start : start + per_call])
-            self._ask(places, Question(names[0], (b"EVALSHA", SHA, len(names), *names), lasts))
+            touch = (b"EVALSHA", SHA, b"%d" % len(names), *names)
+            self._ask(places, Question(names[0], touch, tuple(lasting[start : start + per_call])))
 
     def _ask(self, places: list[int], question: Question) -> None:
         self.questions.append(question)

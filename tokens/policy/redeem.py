@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import count
 
 from tokens.address import candidates
-from tokens.outcome import Check
+from tokens.check import Check
 from tokens.policy.script import load_script
-from tokens.question import Question, Reply, without_arguments
+from tokens.question import Question, Reply, digits, without_arguments
 from tokens.record import Keys
 from tokens.token import digest, kid
 
@@ -40,7 +40,7 @@ class Redeemer:
 
     def __init__(self, keys: Keys, deadline_ms: int, tokens_per_call: int) -> None:
         self._keys = keys
-        self._deadline_ms = deadline_ms
+        self._deadline_ms = b"%d" % deadline_ms
         self._tokens_per_call = tokens_per_call
         # The agent's own name for each attempt: nothing of a request goes into it, so no client
         # can make its replay look like our second try.
@@ -53,7 +53,7 @@ class Redeemer:
 
     def _call(self, checks: Sequence[Check]) -> Call:
         digests: list[bytes] = []
-        args: list[bytes | int] = [self._deadline_ms]
+        args = [self._deadline_ms]
         for check in checks:
             digests.append(digest(check.token))
             args += (
@@ -64,13 +64,11 @@ class Redeemer:
                 check.method,
                 check.path,
                 check.nonce,
-                check.room_bytes,
+                digits(check.room_bytes),
             )
         keys = list(map(self._keys.token, digests))
-        question = Question(keys[0], (b"EVALSHA", SHA, len(keys), *keys), tuple(args))
-        claim = args[1]
-        assert isinstance(claim, bytes)
-        return Call(question, claim, list(map(kid, digests)))
+        question = Question(keys[0], (b"EVALSHA", SHA, b"%d" % len(keys), *keys), tuple(args))
+        return Call(question, args[1], list(map(kid, digests)))
 
 
 Answer = tuple[bytes, Reply, Reply]

@@ -12,7 +12,8 @@ from ipaddress import ip_address
 from typing import Final
 
 from tokens.address import candidates
-from tokens.outcome import Check, Outcome
+from tokens.check import Check
+from tokens.outcome import Outcome
 from tokens.policy.rule import AclRule, Bind
 from tokens.policy.sessionrecord import Only, Session
 from tokens.record import Record
@@ -21,12 +22,15 @@ from tokens.token import digest, kid
 OPENING_WAYS: Final = frozenset({b"query", b"form"})
 """How a browser's token travels. One in a header is a program's: it opens no session."""
 
+_SESSION: Final = Outcome.SESSION
+_OFF: Final = Bind.OFF
+
 _SECRET_BYTES: Final = 32
 SECRET_CHARS: Final = 43
 """Of an id that says no idle time."""
 
-is_session_id = re.compile(rb"[A-Za-z0-9_-]{43}(?:\.([1-9][0-9]{0,6}))?").fullmatch
-"""Tells whether bytes could be a session's id. Raises for no bytes whatever."""
+_LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_is_timed: Final = re.compile(rb"[A-Za-z0-9_-]{43}\.[1-9][0-9]{0,6}").fullmatch
 
 _REMEMBERED: Final = 4096
 
@@ -37,10 +41,17 @@ def mint_session(idle_ms: int | None) -> bytes:
     return (f"{secret}.{idle_ms // 1000}" if idle_ms else secret).encode()
 
 
-session_digest = digest
+def is_session_id(text: bytes) -> bool:
+    """Tell whether bytes could be a session's id. Raises for no bytes whatever."""
+    if len(text) == SECRET_CHARS:
+        return not text.translate(None, _LETTERS)
+    return _is_timed(text) is not None
+
+
+session_digest: Final = digest
 """Names a session as Redis knows it: by all of its id, as a token."""
 
-sid_of = kid
+sid_of: Final = kid
 """Names a session as logs and people may know it, by its digest."""
 
 
@@ -82,11 +93,11 @@ def judge_session(session: Session, check: Check, rule: AclRule, now_ms: int) ->
     # Compared here on every hit: GETEX alone would let it outlive its end.
     if session.expires_ms <= now_ms:
         return Outcome.SESSION_EXPIRED
-    if rule.session_bind is not Bind.OFF and not _is_bound(session, check, rule.session_bind):
+    if rule.session_bind is not _OFF and not _is_bound(session, check, rule.session_bind):
         return Outcome.WRONG_SRC
     if session.only:
         return _judge_bindings(session.only, check)
-    return Outcome.SESSION
+    return _SESSION
 
 
 def _is_bound(session: Session, check: Check, bind: Bind) -> bool:

@@ -7,10 +7,10 @@ refused by redeem.lua, consumed or not.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
-from tokens.question import Fence, Reply
+from tokens.question import Command, Fence, Reply
 from tokens.record import MAX_TTL_S
 from tokens.store.greeting import Server, to_int
 from tokens.store.wire import StoreUnavailable, Wire
@@ -22,10 +22,13 @@ MAX_FIELDS: Final = 256
 # hour is for clocks that differ.
 _MAX_AGE_MS: Final = (MAX_TTL_S + 3600) * 1000
 
-Ask = Callable[..., Awaitable[list[Reply]]]
-"""Asks the server that has the hash some commands: `Wire.ask` of a connection to it."""
-
 _log = logging.getLogger(__name__)
+
+
+class Ask(Protocol):
+    """Asks the server that has the hash some commands: `Wire.ask` of a connection to it."""
+
+    def __call__(self, *commands: Command) -> Awaitable[list[Reply]]: ...
 
 
 class Fences(Protocol):
@@ -98,12 +101,13 @@ async def date_field(
 
     An earlier date is raised to `since_ms` if it `is_at_least` that late.
     """
+    since = b"%d" % since_ms
     _, found, size = await ask(
-        (b"HSETNX", key, server.replid, since_ms), (b"HGET", key, server.replid), (b"HLEN", key)
+        (b"HSETNX", key, server.replid, since), (b"HGET", key, server.replid), (b"HLEN", key)
     )
     stands_ms = to_int(found)
     if is_at_least and stands_ms < since_ms:
-        await ask((b"HSET", key, server.replid, since_ms))
+        await ask((b"HSET", key, server.replid, since))
         stands_ms = since_ms
     if isinstance(size, int) and size > MAX_FIELDS:
         await _trim(ask, key, server, size - MAX_FIELDS)

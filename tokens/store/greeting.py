@@ -59,7 +59,7 @@ async def greet(wire: Wire, place: Place, scripts: Sequence[bytes]) -> Server:
         user = place.username or "default"
         words.append((b"AUTH", user.encode(), place.password.encode()))
     if place.db:
-        words.append((b"SELECT", place.db))
+        words.append((b"SELECT", b"%d" % place.db))
     try:
         replies = await wire.hear(*words, _WHICH_KIND, *load(scripts), *WHO_ARE_YOU)
     except StoreUnavailable as fault:

@@ -19,6 +19,7 @@ import hiredis
 
 from tokens.question import Command, Fence, Reply, without_arguments
 from tokens.store.advice import NO_WORD, NO_WORD_TLS, SPEAKS_TLS, of_tls
+from tokens.store.resp import pack
 
 STALL_S = 1.0
 """A connection whose oldest batch waits longer is given up. Ten deadlines."""
@@ -28,9 +29,6 @@ _ALERT = b"\x15\x03"
 
 # What the reader gives when no reply is whole. Its default, False, is a reply as well: "#f".
 _NOT_YET = object()
-
-# hiredis's stub knows tuples of one element only.
-_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 Settle = Callable[["list[Reply] | StoreUnavailable"], None]
 """Takes all replies of a batch in order, or why there are none. Called exactly once."""
@@ -94,10 +92,9 @@ class Wire(asyncio.Protocol):
         # The mark stands behind the commands. In front it would not see a reply that is lost or
         # doubled within the batch, only what earlier batches left behind; here it sees both.
         mark = next(self._marks)
-        written = [_pack(command) for command in commands]
-        written.append(_pack((b"ECHO", mark)))
+        written = [*commands, (b"ECHO", mark)]
         self._waiting.append(_Batch(len(written), mark, settle, time.monotonic()))
-        self._transport.write(b"".join(written))
+        self._transport.write(pack(written))
 
     def begin(self, *commands: Command) -> "asyncio.Future[list[Reply] | StoreUnavailable]":
         """Send now, to wait later. For greetings, never on the hot path."""

@@ -11,15 +11,9 @@ from spoa.bench.frames import (
     encode_ids,
     encode_notify,
 )
-from spoa.spop.codec import (
-    Address,
-    Value,
-    decode_kv_list,
-    decode_notify,
-    encode_ack,
-    encode_set_var,
-)
+from spoa.spop.codec import decode_kv_list, decode_notify, encode_ack, encode_set_var
 from spoa.spop.constants import FrameType, Scope
+from spoa.spop.value import Address, Value
 
 IDS = encode_ids(0)
 VALUES: list[tuple[bytes, Value]] = [

@@ -16,8 +16,9 @@ from spoa.bench.load import (
     template_of,
 )
 from spoa.bench.scenario import Proof, Scenario
-from spoa.spop.codec import Value, decode_notify, encode_ack, encode_set_var
+from spoa.spop.codec import decode_notify, encode_ack, encode_set_var
 from spoa.spop.constants import Scope
+from spoa.spop.value import Value
 from tokens.policy.session import mint_session
 
 CONSUMED = Scenario.CONSUME.case
