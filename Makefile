@@ -5,8 +5,11 @@ PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --no-header
 
+# The compiled packages in front of the others, also for the processes that tests start.
+ON_COMPILED = KAT_TEST_FORM=compiled PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/build/compiled"
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint compiled bench peers lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -15,8 +18,10 @@ demo: ## HAProxy, the agent, Redis and a small application, to see and to try (A
 	@scripts/prepare demo
 	@.venv/bin/kat demo $(ARGS)
 
-test: lint ## Every check and every test (ARGS: for pytest, e.g. ARGS='-k replay')
+test: lint ## Every check and every test, on both forms (ARGS: for pytest, e.g. ARGS='-k replay')
 	@$(PYTHON) -m pytest -n 2 $(ARGS)
+	@scripts/compiled
+	@$(ON_COMPILED) $(PYTHON) -m pytest -n 2 -o 'pythonpath=build/compiled .' $(ARGS)
 
 lint: ## Only the checks: ruff, mypy, import-linter, hadolint
 	@scripts/prepare test
@@ -26,16 +31,25 @@ lint: ## Only the checks: ruff, mypy, import-linter, hadolint
 	@report=$$(.venv/bin/lint-imports 2>&1) || { echo "$$report"; exit 1; }
 	@.venv/bin/hadolint Dockerfile
 
+compiled: ## The packages with their hot modules compiled: a wheel in dist, its content in build/compiled
+	@scripts/prepare test
+	@scripts/compiled
+
 bench: ## How fast the agent is on this machine (ARGS: for the benchmark)
 	@scripts/prepare bench
 	@.venv/bin/kat bench $(ARGS)
+
+peers: ## Our agent beside others, and beside the obvious design (ARGS: as --help says)
+	@scripts/prepare bench
+	@scripts/compiled
+	@$(PYTHON) -m bench --against build/compiled $(ARGS)
 
 # Renews both locks within what pyproject.toml allows. Existing pins stay unless ARGS says --upgrade.
 # uv asks the registry it is configured for, and its name stays out of the files.
 lock: ## Pin the dependencies anew (ARGS=--upgrade: take newer versions)
 	@scripts/prepare demo
 	@$(PYTHON) -m pip install --quiet uv
-	@$(LOCK) --all-extras --group dev -o requirements.lock $(ARGS)
+	@$(LOCK) --all-extras --group dev --group bench -o requirements.lock $(ARGS)
 	@$(LOCK) --extra agent --extra inspect -c requirements.lock -o requirements-agent.lock
 
 clean: ## Remove .venv, .haproxy, caches and build results

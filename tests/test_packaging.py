@@ -1,9 +1,11 @@
 """What leaves this checkout: the wheel, the documents, and what no file of it may hold."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +60,31 @@ def test_the_wheel_holds_every_file_of_its_packages(wheel: list[str]) -> None:
     ours = {str(p.relative_to(ROOT)) for p in files() if p.relative_to(ROOT).parts[0] in PACKAGES}
     assert ours - set(wheel) == set()
     needed = {"haproxy/haproxy.cfg", "haproxy/kat.spoe.conf", "tokens/policy/redeem.lua"}
+    needed |= {f"spoa/bench/haproxy/{name}.lua" for name in ("ask_redis", "requests")}
     assert needed <= set(wheel)
     assert "tokens/py.typed" in wheel, "type checkers of other services look for it"
+
+
+def hot_modules() -> list[str]:
+    """Name the modules of which there is a compiled form."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
+    return [path.strip("/").removesuffix(".py").replace("/", ".") for path in hook["include"]]
+
+
+def test_the_form_under_test_is_the_one_that_was_asked_for() -> None:
+    """Without a word all modules are their source; KAT_TEST_FORM=compiled means every hot one.
+
+    So do those of a process that is started by its name.
+    """
+    look = f"import importlib as i; print(*(i.import_module(m).__file__ for m in {hot_modules()}))"
+    started = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True
+    )
+    ours = [str(importlib.import_module(name).__file__) for name in hot_modules()]
+    ending = ".so" if os.environ.get("KAT_TEST_FORM") == "compiled" else ".py"
+    found = {Path(file).suffix for file in (*ours, *started.stdout.split())}
+    assert found == {ending}
 
 
 def test_files_are_plain_ascii() -> None:

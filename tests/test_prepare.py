@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ["bash", "cat", "dirname", "env", "grep", "rm", "sha256sum"]
-PROGRAMS = ["redis-server", "haproxy", "curl", "node", "openssl"]
+PROGRAMS = ["redis-server", "haproxy", "curl", "node", "openssl", "wrk", "gcc"]
 
 
 @dataclass

@@ -7,6 +7,7 @@ connection. No task, no future, no lock and no log line for a single request.
     receive --> refused without Redis ----------------------------------> answered
         \-> Batch --> _flush --> (late or gone: _weed)
                         \-> gate.judge <--> Redis ------------------------> answered
+                                  \-> (had to wait) gate.consume <--> Redis --> answered
                                   \-> (opens something) gate.open <--> Redis --> answered
                                   \-> no reply --> _expire ----------------> answered
 """

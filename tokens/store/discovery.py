@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tokens.store.advice import NO_CLUSTER, SENTINEL, advise, of_tls
-from tokens.store.client import client_settings, finish
+from tokens.store.client import client_settings, finish, spoken
 from tokens.store.slots import SlotRange, hosts, read_slots
 from tokens.store.tls import TlsFiles
 from tokens.store.url import ClusterUrl, Host
@@ -57,7 +57,7 @@ class Discovery:
 
 
 def _fault(host: Host, error: Exception) -> StoreUnavailable:
-    said = str(error)
+    said = spoken(error)
     if "cluster support disabled" in said:
         return StoreUnavailable("mode", f"{host}: {NO_CLUSTER}")
     if "unknown command" in said:

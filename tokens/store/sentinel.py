@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from tokens.store.advice import NO_SENTINEL, of_tls
-from tokens.store.client import finish, nobody_named, sentinel_settings
+from tokens.store.client import finish, nobody_named, sentinel_settings, spoken
 from tokens.store.place import Place
 from tokens.store.primary import Primary
 from tokens.store.tls import TlsFiles, client_context
@@ -68,9 +68,9 @@ class Sentinels:
             if "unknown command" in str(error):
                 why = f"one of {', '.join(map(str, self._url.sentinels))}: {NO_SENTINEL}"
                 raise StoreUnavailable("mode", why) from None
-            raise StoreUnavailable("connect", f"a Sentinel refuses: {error}") from None
+            raise StoreUnavailable("connect", f"a Sentinel refuses: {spoken(error)}") from None
         except (RedisError, OSError) as error:
-            why = f"a Sentinel refuses: {error}{of_tls(error)}"
+            why = f"a Sentinel refuses: {spoken(error)}{of_tls(error)}"
             raise StoreUnavailable("connect", why) from None
         return self._url.place(Host(name, port), self._ssl)
 
