@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 
-from spoa.bench import echo
+from spoa.bench.load import echo
 
 
 def main(spop_socket: str, _redis_socket: str) -> None:

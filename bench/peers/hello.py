@@ -2,8 +2,8 @@
 
 import socket
 
-from spoa.bench.channel import HELLO_TIMEOUT_S, Refused, read_frame
-from spoa.bench.frames import HEAD_BYTES, encode_hello
+from spoa.bench.load.channel import HELLO_TIMEOUT_S, Refused, read_frame
+from spoa.bench.load.frames import HEAD_BYTES, encode_hello
 from spoa.spop.codec import decode_kv_list
 from spoa.spop.constants import FRAME_LENGTH_BYTES, PIPELINING, FrameType
 

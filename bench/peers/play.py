@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.peers.task import Task
-from spoa.bench.channel import Channel, ask_once, connect
-from spoa.bench.corpus import Issued
 from spoa.bench.fault import Fault
-from spoa.bench.frames import encode_at, encode_ids
-from spoa.bench.generator import Generator, Tally
 from spoa.bench.latency import summarise
-from spoa.bench.load import Load, build_load, encode_request
+from spoa.bench.load.channel import Channel, ask_once, connect
+from spoa.bench.load.corpus import Issued
+from spoa.bench.load.frames import encode_at, encode_ids
+from spoa.bench.load.generator import Generator, Tally
+from spoa.bench.load.prepared import Load, build_load, encode_request
 from spoa.bench.result import Figures, Round
 from spoa.bench.servers import Server
 

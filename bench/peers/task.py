@@ -1,7 +1,7 @@
 """What a subject is asked, what it must answer, and what Redis must say afterwards.
 
 Every subject gets the same NOTIFY, the one that HAProxy sends to ours. What comes back is decoded
-once and judged by meaning, then compared byte by byte, as in `spoa.bench.load`.
+once and judged by meaning, then compared byte by byte, as in `spoa.bench.load.prepared`.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from typing import Protocol
 
 import redis
 
-from spoa.bench.corpus import Issued, chunks, issue, mint
-from spoa.bench.frames import HEAD_BYTES, IDS_BYTES, decode_actions, encode_ids
-from spoa.bench.generator import Tally
-from spoa.bench.holdings import open_sessions
-from spoa.bench.load import NOWHERE, Template, UnexpectedAnswer, fault_between, template_of
+from spoa.bench.load.corpus import Issued, chunks, issue, mint
+from spoa.bench.load.frames import HEAD_BYTES, IDS_BYTES, decode_actions, encode_ids
+from spoa.bench.load.generator import Tally
+from spoa.bench.load.holdings import open_sessions
+from spoa.bench.load.prepared import NOWHERE, Template, UnexpectedAnswer, fault_between, template_of
+from spoa.bench.load.verdict import verify
 from spoa.bench.scenario import Case, Proof, Scenario
-from spoa.bench.verdict import verify
 from spoa.spop.constants import FRAME_LENGTH_BYTES, FrameType
 from spoa.spop.value import Value
 

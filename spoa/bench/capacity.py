@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from spoa.bench.archive import NotAnArchive, read_all
 from spoa.bench.flood import GUESSED
+from spoa.bench.report.archive import NotAnArchive, read_all
 from spoa.bench.result import Figures, Result
 from spoa.bench.sizing import TARGETS, UTILISATION, Cost, costs, ladder, need, per_core
 

@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection
 from statistics import median
 from typing import Final
 
-from spoa.bench.channel import dial
 from spoa.bench.fault import Fault
-from spoa.bench.frames import encode_hello
+from spoa.bench.load.channel import dial
+from spoa.bench.load.frames import encode_hello
 from spoa.bench.result import Round
 from spoa.spop.constants import FRAME_LENGTH_BYTES, FrameType
 

@@ -18,8 +18,8 @@ from math import inf
 from multiprocessing import parent_process
 from time import perf_counter
 
-from spoa.bench.channel import dial
-from spoa.bench.player import sharpen_timer
+from spoa.bench.load.channel import dial
+from spoa.bench.load.player import sharpen_timer
 from spoa.bench.servers import Child, child
 
 _READ_BYTES = 1024 * 1024

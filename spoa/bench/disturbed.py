@@ -27,9 +27,9 @@ from spoa.bench.beside import Doing, beside
 from spoa.bench.crowd import Crowd
 from spoa.bench.fault import Fault
 from spoa.bench.flood import Flood
+from spoa.bench.load.player import Job
 from spoa.bench.memory import Watch, trend
 from spoa.bench.options import Options, Part
-from spoa.bench.player import Job
 from spoa.bench.progress import Progress
 from spoa.bench.result import Figures, Result, Round
 from spoa.bench.scenario import Scenario

@@ -8,11 +8,11 @@ from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from typing import Final
 
-from spoa.bench.channel import Channel, ask_once, connect
-from spoa.bench.corpus import mint, spoil
 from spoa.bench.fault import Fault
-from spoa.bench.frames import HEAD_BYTES, LENGTH, decode_actions, encode_at, encode_ids
-from spoa.bench.load import encode_request
+from spoa.bench.load.channel import Channel, ask_once, connect
+from spoa.bench.load.corpus import mint, spoil
+from spoa.bench.load.frames import HEAD_BYTES, LENGTH, decode_actions, encode_at, encode_ids
+from spoa.bench.load.prepared import encode_request
 from spoa.bench.result import Round
 from spoa.bench.scenario import Scenario
 from spoa.spop.codec import encode_set_var

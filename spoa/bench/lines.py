@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from spoa.bench.fault import Fault
+from spoa.bench.load.player import Job
 from spoa.bench.options import Options
-from spoa.bench.player import Job
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result, Round
 from spoa.bench.rounds import Measured, play_round

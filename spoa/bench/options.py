@@ -8,8 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
 
-from spoa.bench.channel import Transport
-from spoa.bench.corpus import MANY_USERS
+from spoa.bench.load.channel import Transport
+from spoa.bench.load.corpus import MANY_USERS
 from spoa.bench.scenario import Scenario
 
 THIS: Final = "this"

@@ -9,10 +9,10 @@ from typing import Final
 
 import redis
 
-from spoa.bench.channel import Transport
-from spoa.bench.echo import echo_agent
 from spoa.bench.fault import Fault
 from spoa.bench.lines import Line, cores_of, job_of, measure
+from spoa.bench.load.channel import Transport
+from spoa.bench.load.echo import echo_agent
 from spoa.bench.options import Options, Part
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from spoa.bench.fault import Fault
 from spoa.bench.latency import summarise
-from spoa.bench.player import Job, Played, play
+from spoa.bench.load.player import Job, Played, play
 from spoa.bench.result import Figures, Round
 
 HEAD_START_S = 0.05

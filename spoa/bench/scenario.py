@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
-from spoa.bench.corpus import ACL
+from spoa.bench.load.corpus import ACL
 
 
 class Scenario(StrEnum):

@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import redis
 
-from spoa.bench.channel import Refused, Transport, connect
 from spoa.bench.fault import Fault
+from spoa.bench.load.channel import Refused, Transport, connect
 from spoa.deathsig import dying_with_us
 
 START_TIMEOUT_S = 20.0

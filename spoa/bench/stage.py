@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spoa.bench.channel import Transport
 from spoa.bench.lines import cores_of, job_of
+from spoa.bench.load.channel import Transport
+from spoa.bench.load.player import Job
 from spoa.bench.memory import Watch, peak
 from spoa.bench.options import Options
-from spoa.bench.player import Job
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result, Round
 from spoa.bench.rounds import play_round

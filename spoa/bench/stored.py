@@ -14,12 +14,12 @@ from typing import Final
 
 import redis
 
-from spoa.bench.channel import ask_once
-from spoa.bench.corpus import CLIENTS, TTL_S, Issued, issue, mint
 from spoa.bench.fault import Fault
-from spoa.bench.frames import decode_actions, encode_at, encode_ids
-from spoa.bench.holdings import grant_all
-from spoa.bench.load import encode_request
+from spoa.bench.load.channel import ask_once
+from spoa.bench.load.corpus import CLIENTS, TTL_S, Issued, issue, mint
+from spoa.bench.load.frames import decode_actions, encode_at, encode_ids
+from spoa.bench.load.holdings import grant_all
+from spoa.bench.load.prepared import encode_request
 from spoa.bench.memory import MB
 from spoa.bench.scenario import Scenario
 from spoa.bench.servers import private_redis

@@ -33,7 +33,7 @@ _LAST_WORDS_BYTES = 1024
 # ended survive too, and a snapshot forgets the last minute. Flushed every second: flushing each
 # write would cost a disk write per batch, and what a power cut may take back is one second.
 # noeviction: an evicted token is gone before its time, a replay of it looks like a guess.
-# 128: the list of what a user has names sessions in 66 bytes; above 64 it would take 1,090 bytes, not
+# 128: a list of what a user has names sessions in 66 bytes; above 64 it would take 1,090 bytes, not
 # 244. Redis 7 and Valkey know the option by this name, too, and 6.2 knows no other.
 _CONFIG = """\
 port 0

@@ -10,9 +10,9 @@ from bench.peers.asyncio_baseline import (
     string,
     varint,
 )
-from spoa.bench.corpus import mint
-from spoa.bench.frames import HEAD_BYTES, IDS_BYTES, LENGTH, encode_at, encode_ids
-from spoa.bench.load import encode_request
+from spoa.bench.load.corpus import mint
+from spoa.bench.load.frames import HEAD_BYTES, IDS_BYTES, LENGTH, encode_at, encode_ids
+from spoa.bench.load.prepared import encode_request
 from spoa.bench.scenario import Scenario
 from spoa.spop.codec import decode_kv_list, decode_notify, encode_set_var
 from spoa.spop.constants import FrameType, Scope

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.peers.hello import announces_pipelining, says_hello
-from spoa.bench.channel import Refused
+from spoa.bench.load.channel import Refused
 from spoa.spop.codec import encode_frame
 from spoa.spop.constants import DataType, FrameType
 

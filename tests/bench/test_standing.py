@@ -10,7 +10,7 @@ from bench.peers.play import Shape
 from bench.peers.standing import Fallen, stand
 from bench.peers.subjects import PEERS, Subject, program, subjects
 from bench.peers.task import Plain
-from spoa.bench import generator
+from spoa.bench.load import generator
 from spoa.bench.servers import Server, private_redis
 
 # redis.asyncio raises where it would need another connection: what is beyond gets no answer.

@@ -8,9 +8,9 @@ import redis
 from bench.peers.hello import announces_pipelining
 from bench.peers.subjects import PEERS, Subject, program, subjects
 from bench.peers.task import Plain
-from spoa.bench.channel import ask_once
-from spoa.bench.frames import decode_actions, encode_at, encode_ids
-from spoa.bench.load import encode_request
+from spoa.bench.load.channel import ask_once
+from spoa.bench.load.frames import decode_actions, encode_at, encode_ids
+from spoa.bench.load.prepared import encode_request
 from spoa.bench.scenario import Scenario
 from spoa.bench.servers import NotStarted, private_redis
 

@@ -4,10 +4,10 @@ import pytest
 import redis
 
 from bench.peers.task import Plain
-from spoa.bench.corpus import Issued, mint
-from spoa.bench.frames import encode_ids
-from spoa.bench.generator import Tally
-from spoa.bench.load import UnexpectedAnswer
+from spoa.bench.load.corpus import Issued, mint
+from spoa.bench.load.frames import encode_ids
+from spoa.bench.load.generator import Tally
+from spoa.bench.load.prepared import UnexpectedAnswer
 from spoa.bench.servers import private_redis
 from spoa.spop.codec import encode_ack, encode_frame, encode_set_var
 from spoa.spop.constants import DataType, FrameType, Scope

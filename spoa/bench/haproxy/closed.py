@@ -9,11 +9,11 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
-from spoa.bench.corpus import HOST
 from spoa.bench.fault import Fault
 from spoa.bench.haproxy.front import TARGET, Front
 from spoa.bench.haproxy.seen import Seen
 from spoa.bench.haproxy.visitors import Visitors
+from spoa.bench.load.corpus import HOST
 
 _SCRIPT: Final = Path(__file__).with_name("requests.lua")
 _PATIENCE_S: Final = 30.0

@@ -1,7 +1,7 @@
 """An agent that thinks nothing and lets everybody in: what HAProxy's SPOE costs by itself.
 
 It walks the frames by their length and copies their ids, which are as long as HAProxy makes them
-(those of spoa.bench.echo have four bytes). All ACKs of a read leave in one write.
+(those of spoa.bench.load.echo have four bytes). All ACKs of a read leave in one write.
 """
 
 import select
@@ -9,8 +9,8 @@ import signal
 import socket
 from typing import Final
 
-from spoa.bench.corpus import ACL
-from spoa.bench.frames import HEAD_BYTES, LENGTH
+from spoa.bench.load.corpus import ACL
+from spoa.bench.load.frames import HEAD_BYTES, LENGTH
 from spoa.spop.codec import encode_ack, encode_set_var
 from spoa.spop.constants import (
     DEFAULT_MAX_FRAME_BYTES,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from haproxy import FILES
-from spoa.bench.corpus import HOST, PATH
 from spoa.bench.haproxy.gateway import Subject, gateway
 from spoa.bench.haproxy.visitors import invite
+from spoa.bench.load.corpus import HOST, PATH
 from spoa.bench.servers import NotStarted, Server
 from spoa.deathsig import dying_with_us
 

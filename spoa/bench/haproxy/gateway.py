@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from haproxy import CONFIGURATION
-from spoa.bench.corpus import ACL
+from spoa.bench.load.corpus import ACL
 
 COOKIE: Final = b"kat"
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from spoa.bench.corpus import Issued, issue, mint, reap
 from spoa.bench.haproxy.gateway import COOKIE, Subject
-from spoa.bench.holdings import end_sessions, open_sessions
+from spoa.bench.load.corpus import Issued, issue, mint, reap
+from spoa.bench.load.holdings import end_sessions, open_sessions
 
 _GUESTS: Final = 20_000
 _SESSIONS: Final = 2_000

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from spoa.bench.archive import encode
 from spoa.bench.capacity import main, markdown, report
+from spoa.bench.report.archive import encode
 from spoa.bench.result import Figures, Result, Round
 
 

@@ -155,7 +155,9 @@ def test_nonsense_is_a_sentence_and_a_code() -> None:
 
 _HALF = """
 from collections import Counter
-from spoa.bench import fault, plan, result
+from spoa.bench import fault
+from spoa.bench import plan
+from spoa.bench import result
 
 def run(*_):
     played = result.Round({"requests_per_s": 7e4}, Counter())

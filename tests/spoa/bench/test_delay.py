@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from spoa.bench.channel import dial
 from spoa.bench.delay import Lane, delay_line
+from spoa.bench.load.channel import dial
 from spoa.bench.servers import Child
 
 CORES = tuple(os.sched_getaffinity(0))

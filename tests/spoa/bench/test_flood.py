@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from spoa.bench.beside import beside
-from spoa.bench.channel import HELLO_TIMEOUT_S, Transport, read_frame
-from spoa.bench.echo import HELLO, echo_agent
 from spoa.bench.fault import Fault
 from spoa.bench.flood import Flood
-from spoa.bench.frames import HEAD_BYTES, IDS_BYTES
+from spoa.bench.load.channel import HELLO_TIMEOUT_S, Transport, read_frame
+from spoa.bench.load.echo import HELLO, echo_agent
+from spoa.bench.load.frames import HEAD_BYTES, IDS_BYTES
 from spoa.bench.result import Round
 from spoa.bench.scenario import Scenario
 from spoa.bench.stage import Stage

@@ -8,8 +8,8 @@ import pytest
 
 from spoa.bench import growth
 from spoa.bench.growth import ALL_IN_FLIGHT, CONNECTIONS, shared_in_flight, workers_of
+from spoa.bench.load.player import Job
 from spoa.bench.options import Options
-from spoa.bench.player import Job
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result
 from spoa.bench.scenario import Scenario

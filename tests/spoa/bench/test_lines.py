@@ -9,8 +9,8 @@ import pytest
 from spoa.bench import lines
 from spoa.bench.fault import Fault
 from spoa.bench.lines import Line, cores_of, job_of, measure
+from spoa.bench.load.player import Job
 from spoa.bench.options import Options
-from spoa.bench.player import Job
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result, Round
 from spoa.bench.rounds import Measured

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spoa.bench.channel import Transport
+from spoa.bench.load.channel import Transport
 from spoa.bench.options import PLACED, THIS, BadOption, Options, Part, read_options
 from spoa.bench.scenario import Scenario
 

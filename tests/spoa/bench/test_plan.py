@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from spoa.bench import plan
-from spoa.bench.channel import Transport
 from spoa.bench.fault import Fault
 from spoa.bench.lines import Line
+from spoa.bench.load.channel import Transport
 from spoa.bench.options import Options, Part
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from spoa.bench.channel import Transport
-from spoa.bench.echo import echo_agent
-from spoa.bench.player import Job
+from spoa.bench.load.channel import Transport
+from spoa.bench.load.echo import echo_agent
+from spoa.bench.load.player import Job
 from spoa.bench.rounds import play_round
 from spoa.bench.scenario import Scenario
 

@@ -1,6 +1,6 @@
 import pytest
 
-from spoa.bench.holdings import IDLE_MS
+from spoa.bench.load.holdings import IDLE_MS
 from spoa.bench.scenario import ACLS, WITHOUT_AUDIT, Proof, Scenario
 from spoa.config.file import load
 from tokens.policy.rule import Mode

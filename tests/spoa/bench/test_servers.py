@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from spoa.bench.channel import Transport, connect
 from spoa.bench.fault import Fault
+from spoa.bench.load.channel import Transport, connect
 from spoa.bench.scenario import ACLS
 from spoa.bench.servers import NotStarted, child, private_redis, real_agent
 

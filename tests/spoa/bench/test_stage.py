@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from spoa.bench.channel import Transport
+from spoa.bench.load.channel import Transport
+from spoa.bench.load.player import Job
 from spoa.bench.options import Options
-from spoa.bench.player import Job
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result, Round
 from spoa.bench.scenario import Scenario

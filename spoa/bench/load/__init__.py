@@ -1,0 +1,1 @@
+"""The load: what is sent, who sends it, and what must come back."""
