@@ -129,7 +129,7 @@ def test_agreed_size(offered: int, ours: int, agreed: int) -> None:
     connection = Connection(ours)
     connection.receive_data(hello(max_frame_size=uint32(offered)) + length_prefix(agreed + 1))
     assert connection.ending is not None
-    assert connection.ending.status is StatusCode.FRAME_TOO_BIG
+    assert connection.ending.status == StatusCode.FRAME_TOO_BIG
 
 
 def test_hello_answer() -> None:

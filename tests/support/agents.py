@@ -1,10 +1,12 @@
 """An agent alone, between links and a Redis that do what the test says, on a loop of its own."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from itertools import count
+from types import GeneratorType
 from typing import cast
 
 import redis
@@ -19,10 +21,8 @@ from tests.support import frames
 from tests.support.asking import Asker
 from tests.support.spop_client import Answer, Argument, check_http, now_ms, read_answer
 from tokens.audit import Journal
-from tokens.check import Check
 from tokens.policy import cut, redeem
-from tokens.policy.gate import Asking, Gate, Judgement
-from tokens.policy.opening import Opening
+from tokens.policy.gate import Gate
 from tokens.policy.rule import AclRule, Mode
 from tokens.question import Question, Reply
 from tokens.record import Keys
@@ -212,24 +212,19 @@ def reply(question: Question, code: bytes | None = None, detail: bytes = RECORD)
     return [*head, *(value for key in keys for value in (key[-64:][:12], said or now, detail))]
 
 
-class WatchedGate(Gate):
-    """A gate that remembers its generators: none may be left half way."""
+def waiting_generators() -> list[object]:
+    """Find the gate's generators that somebody still holds, whichever form it has."""
+    return [it for it in gc.get_objects() if _name_of(it).startswith("Gate.") or _is_compiled(it)]
 
-    def __init__(self, deadline_ms: int, journal: Journal) -> None:
-        super().__init__(RULES, KEYS, deadline_ms, journal)
-        self.begun: list[Asking] = []
 
-    def judge(self, checks: Sequence[Check]) -> Asking:
-        self.begun.append(super().judge(checks))
-        return self.begun[-1]
+def _name_of(something: object) -> str:
+    return something.__qualname__ if isinstance(something, GeneratorType) else ""
 
-    def consume(self, judgement: Judgement, places: Sequence[int]) -> Asking:
-        self.begun.append(super().consume(judgement, places))
-        return self.begun[-1]
 
-    def open(self, openings: Sequence[Opening], now_s: float) -> Asking:
-        self.begun.append(super().open(openings, now_s))
-        return self.begun[-1]
+def _is_compiled(something: object) -> bool:
+    """Tell whether it is one that holds something: mypyc keeps an empty one for the next time."""
+    is_generator = type(something).__name__.endswith("_Gate_gen")
+    return is_generator and any(not isinstance(it, type) for it in gc.get_referents(something))
 
 
 class Scene:
@@ -242,9 +237,9 @@ class Scene:
         self.counters = Counters(list(RULES), 1)
         self.store = ScriptedStore()
         settings = Limits.model_validate({"deadline_ms": PATIENT_MS, **limits})
-        self.gate = WatchedGate(settings.deadline_ms, Journal(KEYS.audit, 1000))
+        gate = Gate(RULES, KEYS, settings.deadline_ms, Journal(KEYS.audit, 1000))
         pen = self.counters.worker(0)
-        self.agent = Agent(self.gate, self.store, Answers(RULES), settings, pen)
+        self.agent = Agent(gate, self.store, Answers(RULES), settings, pen)
 
     async def ask(self, link: Link, *notifies: Notify) -> None:
         """Have the agent receive these, and let the turn end."""

@@ -570,20 +570,13 @@ def test_questions_are_written_for_the_server_in_use(proxy: RedisProxy) -> None:
         async with running_store(proxy.url) as keeper:
             await keeper.up()
             first = keeper.fence
-            written: list[Fence] = []
-
-            class Told(Question):
-                def write(self, fence: Fence) -> tuple[bytes | int, ...]:
-                    written.append(fence)
-                    return super().write(fence)
-
-            proxy.plan(b"PING", Step.CUT)
+            proxy.plan(b"EVAL", Step.CUT)
             other = Fence(b"f" * 40, first.since_ms + 1)
             line = b"role:master\r\nmaster_replid:%b\r\n" % other.replid
             proxy.plan(b"INFO", Step.PASS, b"$%d\r\n%b\r\n" % (len(line), line))
             proxy.plan(b"HGET", b"$13\r\n%d\r\n" % other.since_ms)
-            assert (await keeper.ask(Told(b"", SAY))).replies == [b"here"]
-            assert written == [first, other]
+            told = Question(b"", (b"EVAL", b"return {ARGV[1], ARGV[2]}", b"0"), (b"x",))
+            assert (await keeper.ask(told)).replies == [[other.replid, b"%d" % other.since_ms]]
 
     run(main())
 
