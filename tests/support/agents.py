@@ -213,15 +213,16 @@ def reply(question: Question, code: bytes | None = None, detail: bytes = RECORD)
 
 
 def waiting_generators() -> list[object]:
-    """Find the gate's generators that somebody still holds, whichever form it has."""
-    return [it for it in gc.get_objects() if _name_of(it).startswith("Gate.") or _is_compiled(it)]
+    """Find the gate's generators that were left half way, whichever form the gate has."""
+    return [it for it in gc.get_objects() if _waits(it) or _waits_compiled(it)]
 
 
-def _name_of(something: object) -> str:
-    return something.__qualname__ if isinstance(something, GeneratorType) else ""
+def _waits(something: object) -> bool:
+    is_generator = isinstance(something, GeneratorType)
+    return is_generator and something.gi_frame and something.__qualname__.startswith("Gate.")
 
 
-def _is_compiled(something: object) -> bool:
+def _waits_compiled(something: object) -> bool:
     """Tell whether it is one that holds something: mypyc keeps an empty one for the next time."""
     is_generator = type(something).__name__.endswith("_Gate_gen")
     return is_generator and any(not isinstance(it, type) for it in gc.get_referents(something))
