@@ -1,4 +1,4 @@
-"""What happened, told to the stream `kat:audit`: one entry per batch, a JSON list of events. Pure.
+"""What happened, told to the stream `kat:audit`: an entry is a JSON list of events. Pure.
 
 Never a token, a cookie, or more of a digest than a kid. How it is read stands in auditlog.py.
 """
@@ -58,7 +58,7 @@ def entry(key: bytes, events: Sequence[Mapping[str, object]], max_entries: int) 
 
 
 class Journal:
-    """Notes what happens in a worker, and tells it once per batch.
+    """Notes what happens in a worker, and tells many at once.
 
     `refused` and `replayed`: the first of a kind (reason, ACL, token, client) is told at once. What
     repeats it is one event per second, with their number `n`. Unknown tokens are told in this way
@@ -111,11 +111,16 @@ class Journal:
         told = (_quoted(replid[:KID_CHARS]), since_ms)
         self._note(b'{"event":"fenced","replid":"%b","since":%d}' % told)
 
+    @property
+    def waiting(self) -> int:
+        """How much there is to tell: a number of events, and a flood is one more."""
+        return len(self._usual) + len(self._events) + self._flood.is_rising
+
     def take(self, now_s: float) -> Question | None:
         """Return the command that tells all that is to be told now, or None.
 
-        Ask after every batch, and once a second for what a flood has left. `now_s` is monotonic;
-        infinity is the end, with which all is told.
+        Ask soon after there is something, and once a second for what a flood has left. `now_s` is
+        monotonic; infinity is the end, with which all is told.
         """
         if self._flood.is_rising:
             self._note(*map(_summary, self._flood.take(now_s)))

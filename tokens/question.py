@@ -27,7 +27,7 @@ class Fence:
     since_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class Question:
     """One command, and the key by which a cluster finds the node that answers it.
 
@@ -37,7 +37,13 @@ class Question:
 
     key: bytes
     head: Command
-    tail: Command = ()
+    tail: Command
+
+    # Written out, and not frozen: one is made for each batch at least.
+    def __init__(self, key: bytes, head: Command, tail: Command = ()) -> None:
+        self.key = key
+        self.head = head
+        self.tail = tail
 
     def write(self, fence: Fence) -> Command:
         if not self.tail:

@@ -1,14 +1,16 @@
 """What the agent has in hand: the requests of a turn, and those that Redis is asked about."""
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from spoa.worker.age import AgeGauge
-from tokens.check import Check
 from tokens.policy.gate import Asking, Judgement
 from tokens.policy.opening import Opening
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tokens.check import Check
 
 
 class Link(Protocol):
@@ -25,35 +27,48 @@ class Link(Protocol):
     def flush(self) -> None: ...
 
 
-@dataclass(slots=True)
+# No dataclasses: mypyc leaves their __init__ to the interpreter, and of requests that come one by
+# one each is a batch, and a flight, of its own.
 class Batch:
     """The requests of one turn that Redis must judge, in parallel lists."""
 
-    started_at: float
-    links: list[Link] = field(default_factory=list)
-    ids: list[bytes] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    deadlines: list[float] = field(default_factory=list)
+    __slots__ = ("checks", "deadlines", "ids", "links", "started_at")
+
+    def __init__(self, started_at: float) -> None:
+        self.started_at = started_at
+        self.links: list[Link] = []
+        self.ids: list[bytes] = []
+        self.checks: list[Check] = []
+        self.deadlines: list[float] = []
 
     def only(self, indexes: Sequence[int]) -> "Batch":
         """Return a batch of these requests."""
-        return Batch(
-            self.started_at,
-            [self.links[index] for index in indexes],
-            [self.ids[index] for index in indexes],
-            [self.checks[index] for index in indexes],
-            [self.deadlines[index] for index in indexes],
-        )
+        batch = Batch(self.started_at)
+        batch.links = [self.links[index] for index in indexes]
+        batch.ids = [self.ids[index] for index in indexes]
+        batch.checks = [self.checks[index] for index in indexes]
+        batch.deadlines = [self.deadlines[index] for index in indexes]
+        return batch
 
 
-@dataclass(slots=True)
 class Flight:
     """A batch that Redis is asked about, and what is to be done with the judgement."""
 
-    batch: Batch
-    asking: Asking
-    land: "Callable[[Flight, Judgement], None]"
-    write_until: float
-    openings: Sequence[Opening] = ()
-    timer: asyncio.TimerHandle | None = None
-    is_over: bool = False
+    __slots__ = ("asking", "batch", "is_over", "land", "openings", "timer", "write_until")
+
+    def __init__(
+        self,
+        batch: Batch,
+        asking: Asking,
+        land: "Callable[[Flight, Judgement], None]",
+        *,
+        write_until: float,
+        openings: Sequence[Opening] = (),
+    ) -> None:
+        self.batch = batch
+        self.asking = asking
+        self.land = land
+        self.write_until = write_until
+        self.openings = openings
+        self.timer: asyncio.TimerHandle | None = None
+        self.is_over = False

@@ -12,7 +12,7 @@ import redis
 
 from spoa.spop.codec import Notify
 from spoa.spop.constants import DataType
-from spoa.worker.agent import FLUSH_AT_ONCE
+from spoa.worker.agent import FLUSH_AT_ONCE, NOTE_AT_ONCE
 from spoa.worker.answers import Answers
 from tests.support import frames
 from tests.support.agents import (
@@ -32,6 +32,7 @@ from tests.support.agents import (
     reply,
     scene,
     turn,
+    until_noted,
     waiting_generators,
 )
 from tests.support.asking import Asker
@@ -602,6 +603,7 @@ def test_logout_ends_the_session(client: redis.Redis) -> None:
         assert link.reasons[-1] == "logged_out"
         assert not link.answers[-1].is_ok
         assert scene.in_flight == 0
+        await until_noted(scene)
         scene.store.notes[-1].ask(asker)
         assert client.zcard(KEYS.sub(b"user1").decode()) == 0
         await scene.ask(link, link.check(None, acl="wiki", session=session))
@@ -866,7 +868,7 @@ async def test_what_is_being_opened_takes_its_place(scene: Scene) -> None:
 
 @scene
 async def test_the_audit_is_sent_behind_the_answers(scene: Scene) -> None:
-    """One entry for the batch, when all of it is answered; it is never sent a second time."""
+    """One entry, soon after all of the batch is answered; it is never sent a second time."""
     link, answered = Link(), []
     execute = scene.store.execute
 
@@ -877,6 +879,7 @@ async def test_the_audit_is_sent_behind_the_answers(scene: Scene) -> None:
     scene.store.execute = watched  # type: ignore[method-assign]
     await scene.ask(link, *link.checks(3))
     scene.store.allow(0)
+    await until_noted(scene)
     assert answered == [0, 3]
     (note,) = scene.store.notes
     assert note.commands == ["XADD"]
@@ -887,12 +890,28 @@ async def test_the_audit_is_sent_behind_the_answers(scene: Scene) -> None:
 
 
 @scene
+async def test_what_happens_together_is_told_together(scene: Scene) -> None:
+    """Batches that are answered soon after each other share an entry; a full one waits for none."""
+    link = Link()
+    for number in range(3):
+        await scene.ask(link, link.check())
+        scene.store.allow(number)
+    await until_noted(scene)
+    (entry,) = [told for note in scene.store.notes for told in note.questions]
+    assert entry.head[-1].count(b'"event":"consumed"') == 3
+    await scene.ask(link, *link.checks(NOTE_AT_ONCE))
+    scene.store.batches[-1].allow()
+    assert len(scene.store.notes) == 2
+
+
+@scene
 async def test_nobody_waits_for_the_audit(scene: Scene) -> None:
     """With every note unanswered, visitors are served, nothing is in flight and draining ends."""
     link = Link()
     for _ in range(3):
         await scene.ask(link, *link.checks(2))
         scene.store.batches[-1].allow()
+        scene.agent.note()
     assert link.reasons == ["ok"] * 6
     assert len(scene.store.notes) == 3
     assert scene.in_flight == 0
@@ -918,6 +937,7 @@ def test_an_audit_that_fails_refuses_nobody(result: list[Reply] | StoreUnavailab
         for _ in range(2):
             await scene.ask(link, link.check())
             scene.store.batches[-1].allow()
+            scene.agent.note()
             scene.store.notes[-1].settle(result)
         assert link.reasons == ["ok", "ok"]
         assert scene.store.distrusted == []
@@ -952,6 +972,7 @@ async def test_an_audit_that_is_written_is_not_lost(scene: Scene) -> None:
     link = Link()
     await scene.ask(link, link.check())
     scene.store.allow(0)
+    scene.agent.note()
     scene.store.notes[0].settle([b"1-1"])
     assert scene.audit_lost == 0
 

@@ -310,6 +310,13 @@ def issue(client: redis.Redis) -> str:
     return token
 
 
+async def until_noted(scene: Scene) -> None:
+    """Wait until the agent has something written down."""
+    async with asyncio.timeout(GIVE_UP_S):
+        while not scene.store.notes:  # noqa: ASYNC110 - the agent has no event for it
+            await asyncio.sleep(0.001)
+
+
 async def idle(scene: Scene) -> None:
     """Wait until nobody waits for an answer."""
     await asyncio.wait_for(scene.agent.drain(), GIVE_UP_S)

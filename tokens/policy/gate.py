@@ -15,7 +15,6 @@ its record reads strictly; a session stands; a grant stands.
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
 
@@ -40,21 +39,23 @@ class Unanswered(Exception):
     """Redis answered with an error where nothing can be decided without an answer."""
 
 
-@dataclass(slots=True)
 class Judgement:
     """One decision per check; what some of them open first; error replies met on the way."""
 
-    decisions: list[Decision] = field(default_factory=list)
-    openings: list[tuple[int, Opening]] = field(default_factory=list)
-    """By the place of a decision, which holds only when `open` has returned one like it."""
-    found: Found | None = None
-    cleared: list[int] = field(default_factory=list)
-    """Whose tokens may be consumed now that the first replies are in: for `consume`."""
-    faults: set[str] = field(default_factory=set)
-    undo: list[Question] = field(default_factory=list)
-    """What was opened and must not stand, and could not be ended."""
-    notes_lost: int = 0
-    """Of the writes that nobody waits for, and that went with those of the openings."""
+    __slots__ = ("cleared", "decisions", "faults", "found", "notes_lost", "openings", "undo")
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+        self.openings: list[tuple[int, Opening]] = []
+        """By the place of a decision, which holds only when `open` has returned one like it."""
+        self.found: Found | None = None
+        self.cleared: list[int] = []
+        """Whose tokens may be consumed now that the first replies are in: for `consume`."""
+        self.faults: set[str] = set()
+        self.undo: list[Question] = []
+        """What was opened and must not stand, and could not be ended."""
+        self.notes_lost = 0
+        """Of the writes that nobody waits for, and that went with those of the openings."""
 
 
 _Silent = Generator[list[Question], list[Reply], None]
@@ -104,6 +105,11 @@ class Gate:
         """
         with suppress(ReplyMismatch):
             _, self._judge.cut = cut.read(replies[-1], self._judge.cut)
+
+    @property
+    def notes_waiting(self) -> int:
+        """How much `take_notes` has to take."""
+        return len(self._judge.notes) + self._journal.waiting
 
     def take_notes(self, now_s: float) -> list[Question]:
         """Take what is to be written and nobody waits for: the audit of what was judged."""

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 
 from tokens.address import candidates
@@ -26,13 +25,15 @@ class ReplyMismatch(Exception):
     """Redis's replies do not belong to what was asked: none may be used, the connection must go."""
 
 
-@dataclass(slots=True)
 class Call:
     """One script call: the question, and what its reply must repeat."""
 
-    question: Question
-    claim: bytes
-    kids: list[bytes]
+    __slots__ = ("claim", "kids", "question")
+
+    def __init__(self, question: Question, claim: bytes, kids: list[bytes]) -> None:
+        self.question = question
+        self.claim = claim
+        self.kids = kids
 
 
 class Redeemer:

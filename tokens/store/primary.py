@@ -13,7 +13,6 @@ second asking for what it is. There is never a third.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from hiredis import ReplyError
@@ -39,19 +38,30 @@ _TOO_LATE = StoreUnavailable("timeout", "the deadline has passed")
 _PAST_DEADLINE = StoreUnavailable("timeout", "Redis is past the deadline with an earlier batch")
 
 
-@dataclass(slots=True, eq=False)
 class _Call:
     """One `execute` that is not settled."""
 
-    questions: Sequence[Question]
-    settle: Settle
-    give_up_at: float
-    is_repeatable: bool
-    times: int = 0
-    """How often it was asked; not counting what Redis refused unread."""
-    awaited: int = 0
-    """How many of these may still be answered. With none it waits for a connection."""
-    was_without_script: bool = False
+    __slots__ = (
+        *("awaited", "give_up_at", "is_repeatable", "questions", "settle", "times"),
+        "was_without_script",
+    )
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        settle: Settle,
+        give_up_at: float,
+        is_repeatable: bool,  # noqa: FBT001 - as it was said
+    ) -> None:
+        self.questions = questions
+        self.settle = settle
+        self.give_up_at = give_up_at
+        self.is_repeatable = is_repeatable
+        self.times = 0
+        """How often it was asked; not counting what Redis refused unread."""
+        self.awaited = 0
+        """How many of these may still be answered. With none it waits for a connection."""
+        self.was_without_script = False
 
 
 class Primary:

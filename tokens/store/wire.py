@@ -11,7 +11,6 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol, cast
 
@@ -52,15 +51,17 @@ class Observer(Protocol):
     def greeted(self, fence: Fence, /) -> None: ...
 
 
-@dataclass(slots=True)
 class _Batch:
     """What was written together, and the replies that have come so far."""
 
-    size: int
-    mark: bytes
-    settle: Settle
-    sent_at: float
-    replies: list[Reply] = field(default_factory=list)
+    __slots__ = ("mark", "replies", "sent_at", "settle", "size")
+
+    def __init__(self, size: int, mark: bytes, settle: Settle, sent_at: float) -> None:
+        self.size = size
+        self.mark = mark
+        self.settle = settle
+        self.sent_at = sent_at
+        self.replies: list[Reply] = []
 
 
 class Wire(asyncio.Protocol):
