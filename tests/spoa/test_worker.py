@@ -401,7 +401,9 @@ def test_an_audit_that_redis_refuses_costs_nobody_anything(
     assert worker.store_errors("auth") == 0
     assert worker.log.count("store ready") == 1
     layout = worker.counters.layout
-    eventually(lambda: worker.counters.block(0)[0][layout.audit_lost] == 5, "five are lost")
+    # What opens a session is told with it; the others share an entry if they come soon enough.
+    lost = range(5, 6) if mode is Mode.SESSION else range(1, 6)
+    eventually(lambda: worker.counters.block(0)[0][layout.audit_lost] in lost, "counted")
 
 
 # --- Faults of our own ---------------------------------------------------------------------------
