@@ -39,6 +39,6 @@ VOLUME ["/run/kat", "/var/lib/kat"]
 EXPOSE 9464
 # Ready: the workers are up and Redis answers. HAProxy itself asks over SPOP and needs none of this.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9464/readyz', timeout=2)"]
+    CMD ["python", "-c", "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:9464/readyz', timeout=2)"]
 ENTRYPOINT ["kat"]
 CMD ["serve"]

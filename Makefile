@@ -32,7 +32,7 @@ lint: ## Only the checks: ruff, mypy, import-linter, hadolint
 	@.venv/bin/hadolint Dockerfile
 
 compiled: ## The packages with their hot modules compiled: a wheel in dist, its content in build/compiled
-	@scripts/prepare test
+	@scripts/prepare bench
 	@scripts/compiled
 
 bench: ## How fast the agent is on this machine (ARGS: for the benchmark)

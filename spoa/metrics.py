@@ -63,7 +63,11 @@ class KatCollector(Collector):
         for name, meaning, cell in (
             ("kat_sessions_opened", "Sessions that tokens opened.", layout.sessions_opened),
             ("kat_grants_opened", "Addresses that tokens opened.", layout.grants_opened),
-            ("kat_audit_lost", "Audit entries that Redis did not take.", layout.audit_lost),
+            (
+                "kat_audit_lost",
+                "Audit entries that Redis did not take, each of one event or many.",
+                layout.audit_lost,
+            ),
         ):
             yield CounterMetricFamily(name, meaning, cells[cell])
 

@@ -32,6 +32,9 @@ _LIMITS = "KAT_LIMITS__"
 
 _REDIS_BINARIES = ("redis-server", "valkey-server")
 _PACKAGES = Path(__file__).parents[2]
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A proxy of the environment has no business on our own machine."""
+
 """Where `spoa` and `tokens` are, of which we are a part."""
 
 
@@ -97,7 +100,7 @@ def private_redis(directory: Path, *, is_tcp: bool = False) -> Iterator[Server]:
 
 
 def _find_redis() -> str:
-    places = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    places = f"{os.environ.get('PATH') or os.defpath}:/usr/sbin:/sbin"
     for name in _REDIS_BINARIES:
         if found := shutil.which(name, path=places):
             return found
@@ -293,7 +296,7 @@ def _says_hello(path: str) -> bool:
 
 def _is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1):
+        with _DIRECT.open(url, timeout=1):
             return True
     except (OSError, urllib.error.URLError):
         return False

@@ -23,7 +23,14 @@ from spoa.spop.constants import (
 from spoa.spop.errors import ProtocolError
 from spoa.spop.template import Taken, Templates
 from spoa.spop.value import Address, Value
-from spoa.spop.varint import ONE_BYTE_LIMIT, decode_varint, encode_varint, skip_varint, to_signed
+from spoa.spop.varint import (
+    ONE_BYTE_LIMIT,
+    decode_length,
+    decode_varint,
+    encode_varint,
+    skip_varint,
+    to_signed,
+)
 
 _TYPE_MASK = 0x0F
 _TRUE = BOOL_TRUE & ~_TYPE_MASK
@@ -136,7 +143,7 @@ def decode_kv_list(payload: bytes) -> dict[bytes, Value]:
 
 
 def _decode_name(data: bytes, pos: int) -> tuple[bytes, int]:
-    length, pos = decode_varint(data, pos)
+    length, pos = decode_length(data, pos)
     end = pos + length
     return data[pos:end], end
 
@@ -152,7 +159,7 @@ def _decode_pairs(data: bytes, pos: int, count: int) -> tuple[dict[bytes, Value]
         length = data[pos]
         pos += 1
         if length >= ONE_BYTE_LIMIT:
-            length, pos = decode_varint(data, pos - 1)
+            length, pos = decode_length(data, pos - 1)
         end = pos + length
         name = data[pos:end]
         kind = data[end]
@@ -162,7 +169,7 @@ def _decode_pairs(data: bytes, pos: int, count: int) -> tuple[dict[bytes, Value]
             length = data[pos]
             pos += 1
             if length >= ONE_BYTE_LIMIT:
-                length, pos = decode_varint(data, pos - 1)
+                length, pos = decode_length(data, pos - 1)
             end = pos + length
             pairs[name] = data[pos:end]
             pos = end

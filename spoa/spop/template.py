@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from spoa.spop.constants import DataType
-from spoa.spop.varint import ONE_BYTE_LIMIT, decode_varint
+from spoa.spop.varint import ONE_BYTE_LIMIT, decode_length, decode_varint
 
 _TYPE_MASK: Final = 0x0F
 _STRING: Final = DataType.STRING.value
@@ -85,7 +85,7 @@ class Template:
                 if length < ONE_BYTE_LIMIT:
                     start += 1
                 else:
-                    length, start = decode_varint(data, start)
+                    length, start = decode_length(data, start)
                 pos = start + length
             elif kind == _IPV4:
                 pos = start + 4
@@ -161,13 +161,13 @@ def _place_of(name: bytes, kind: int, wanted: Wanted) -> int:
 
 
 def _take_name(data: bytes, pos: int) -> tuple[bytes, int]:
-    length, pos = decode_varint(data, pos)
+    length, pos = decode_length(data, pos)
     return data[pos : pos + length], pos + length
 
 
 def _skip_value(data: bytes, pos: int, kind: int) -> int:
     if kind == _STRING:
-        length, pos = decode_varint(data, pos)
+        length, pos = decode_length(data, pos)
         return pos + length
     if kind in _WIDTHS:
         return pos + _WIDTHS[kind]

@@ -41,6 +41,17 @@ def decode_varint(data: bytes, pos: int) -> tuple[int, int]:
     return value, pos + 1
 
 
+def decode_length(data: bytes, pos: int) -> tuple[int, int]:
+    """Read the length of a name or value: what `data` cannot hold is an IndexError as well.
+
+    So no position leaves 64 bits, where an index is a ValueError in the compiled form.
+    """
+    length, pos = decode_varint(data, pos)
+    if length > len(data):
+        raise IndexError
+    return length, pos
+
+
 def skip_varint(data: bytes, pos: int) -> int:
     """Return the position after the varint at `pos`. Raises as `decode_varint` does."""
     if data[pos] < ONE_BYTE_LIMIT:

@@ -213,7 +213,6 @@ class Agent:
         self._report(judgement.faults)
         if not judgement.openings and not judgement.cleared:
             self._settle(flight, judgement.decisions)
-            self._note_soon()
             return
         batch, decisions = flight.batch, judgement.decisions
         openings = dict(judgement.openings)
@@ -231,6 +230,7 @@ class Agent:
         held = batch.only(judgement.cleared)
         punctual = self._weed(held, time.monotonic())
         if not punctual:
+            self._note_soon()
             self._rest_if_idle()
             return
         held = held.only(punctual)
@@ -342,6 +342,7 @@ class Agent:
             flight.timer.cancel()
         self._in_flight -= len(flight.batch.ids)
         self._answer_all(flight.batch, decisions)
+        self._note_soon()
         self._rest_if_idle()
 
     def _rest_if_idle(self) -> None:

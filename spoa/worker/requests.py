@@ -48,7 +48,7 @@ def read(notify: Notify | ShapedNotify, room_bytes: int) -> Request:
     if type(notify) is ShapedNotify:
         name, values = notify.name, notify.values
         if name not in _MESSAGES:
-            name = b""
+            name, values = b"", _NOTHING
     else:
         assert isinstance(notify, Notify)
         name, values = _find(notify)
@@ -78,3 +78,4 @@ def _take(args: dict[bytes, Value]) -> Taken:
 
 
 _NONE: Final = Message(b"", {})
+_NOTHING: Final[Taken] = _take({})

@@ -9,9 +9,11 @@ from spoa.spop import schema
 from spoa.spop.codec import Notify
 from spoa.spop.connection import Connection, EndedBy, State
 from spoa.spop.constants import (
+    DataType,
     FrameType,
     StatusCode,
 )
+from spoa.spop.template import Templates
 from tests.support.cases import CASES, MESSAGE, Case, length_prefix
 from tests.support.frames import (
     ABORT,
@@ -185,6 +187,44 @@ def test_notify_beside_a_disconnect() -> None:
     """A NOTIFY that came in the same read as a DISCONNECT can not be answered: it is dropped."""
     connection = Connection()
     assert connection.receive_data(hello() + notify() + disconnect()) == []
+
+
+_STRING = bytes((DataType.STRING,))
+
+
+@pytest.mark.parametrize("length", [2**31, 2**62 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("is_learned", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "before"),
+    [
+        (FrameType.HAPROXY_HELLO, b""),
+        (FrameType.HAPROXY_HELLO, b"\x01k" + _STRING),
+        (FrameType.HAPROXY_DISCONNECT, b""),
+        (FrameType.HAPROXY_DISCONNECT, b"\x01k" + _STRING),
+        (FrameType.NOTIFY, b""),
+        (FrameType.NOTIFY, b"\x0acheck-http\x01"),
+        (FrameType.NOTIFY, b"\x0acheck-http\x01\x03acl" + _STRING),
+    ],
+)
+def test_no_length_is_too_long_to_be_refused(
+    kind: FrameType,
+    before: bytes,
+    is_learned: bool,  # noqa: FBT001 - a case
+    length: int,
+) -> None:
+    """A name or value that claims to be of any length up to 2^64 ends the connection, no more."""
+    payload = before + schema.varint.build(length) + b"zz"
+    templates = Templates(((b"acl", (DataType.STRING,)),))
+    connection = Connection(templates=templates if is_learned else None)
+    if kind is FrameType.NOTIFY:
+        connection.receive_data(hello() + notify() * 2)
+        connection.receive_data(notify(payload=payload))
+    else:
+        connection.receive_data(
+            (hello() if kind is not FrameType.HAPROXY_HELLO else b"") + frame(kind, payload)
+        )
+    assert connection.ending is not None
+    assert connection.ending.status == StatusCode.INVALID_FRAME
 
 
 def test_length_is_judged_before_its_frame() -> None:

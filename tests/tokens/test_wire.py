@@ -75,8 +75,6 @@ REPLIES = {
     b":-7\r\n": -7,
     b"*0\r\n": [],
     b"*2\r\n$1\r\nx\r\n*1\r\n:1\r\n": [b"x", [1]],
-    b"#t\r\n": True,
-    b"#f\r\n": False,  # no answer of RESP 2; but it is one reply, whatever it says
 }
 
 
@@ -253,6 +251,10 @@ GARBAGE = {
     "a map with a list for a key": b"%1\r\n*0\r\n:1\r\n",
     "one reply too many": b"+1\r\n+2\r\n",
     "garbage behind a reply": b"+1\r\nwhat?\r\n",
+    "a fraction of RESP 3": b",1.5\r\n",
+    "a truth of RESP 3": b"#t\r\n",
+    "a falsehood of RESP 3": b"#f\r\n",
+    "a fraction in a list in a list": b"*2\r\n:1\r\n*1\r\n,1.5\r\n",
 }
 
 

@@ -14,7 +14,8 @@ from typing import Final, cast
 from tokens.audit import FIELD
 from tokens.store.client import TIMEOUT_S, Client
 
-# An entry of a full batch has 20 kB, so that a page has 3 MB at most, mostly 20 kB.
+# An entry of 128 events has 20 kB, that of a busy worker rarely more than twice as much: a page has
+# some MB at most.
 PAGE_ENTRIES: Final = 128
 
 BLOCK_MS: Final = int(TIMEOUT_S * 1000 / 2)

@@ -12,13 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import hiredis
 
 from tokens.question import Command, Fence, Reply, without_arguments
 from tokens.store.advice import NO_WORD, NO_WORD_TLS, SPEAKS_TLS, of_tls
 from tokens.store.resp import pack
+
+_TYPES: Final = frozenset({type(None), int, bytes, list, hiredis.ReplyError})
 
 STALL_S = 1.0
 """A connection whose oldest batch waits longer is given up. Ten deadlines."""
@@ -130,6 +132,9 @@ class Wire(asyncio.Protocol):
                 return
             if reply is _NOT_YET:
                 return
+            if not _is_resp2(reply):
+                self.abandon(StoreUnavailable("reply", "Redis sent what RESP 2 does not have"))
+                return
             self._take(reply)
 
     def _take(self, reply: Reply) -> None:
@@ -197,6 +202,17 @@ def raise_refusal(replies: Sequence[Reply]) -> None:
     for reply in replies:
         if isinstance(reply, Exception):
             raise _refusal(reply)
+
+
+def _is_resp2(reply: object) -> bool:
+    """Tell whether a reply is of the types that we read on: hiredis knows more of them.
+
+    Compiled code takes its types for granted: a float among them would be an exception of ours.
+    """
+    if type(reply) is not list:
+        return type(reply) in _TYPES
+    kinds = set(map(type, reply))  # in C, for a hundred answers
+    return kinds <= _TYPES and (list not in kinds or all(map(_is_resp2, reply)))
 
 
 def _gibberish(data: bytes, error: Exception) -> StoreUnavailable:

@@ -81,7 +81,7 @@ class Haproxy:
 def find_haproxies() -> list[Haproxy]:
     """Find whom to measure. Raises NotStarted with what to do."""
     named = [Path(path) for path in os.environ.get(NAMED_BY, "").split(":") if path]
-    usual = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    usual = shutil.which("haproxy", path=f"{os.environ.get('PATH') or os.defpath}:/usr/sbin:/sbin")
     paths = named or sorted(_CHECKOUT.glob("*/haproxy")) or ([Path(usual)] if usual else [])
     if not paths:
         raise NotStarted(f"HAProxy is not installed: `apt install haproxy`, or set {NAMED_BY}=PATH")

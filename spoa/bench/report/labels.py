@@ -8,6 +8,7 @@ from spoa.bench.result import Result
 
 _UNITS: Final = {
     "_per_s": ("/s", "{:,.0f}"),
+    "per_haproxy_core": ("per haproxy core", "{:.3g}"),  # a ratio; the others are rates
     "_core": (" core", "{:,.0f}"),
     "_us": (" us", "{:.2f}"),
     "_ms": (" ms", "{:.2f}"),

@@ -116,7 +116,7 @@ def not_measured(results: Sequence[Result]) -> str:
 
 _LEFT_OUT: Final = (
     ("HAProxy and its clients", ("haproxy",)),
-    ("latency at a fixed rate", ("latency",)),
+    ("latency at a fixed rate", ("latency", "haproxy", "placement", "disturbed")),
     ("other ways to Redis", ("placement",)),
     ("growth", ("growth",)),
     ("connection set-up and disturbances", ("disturbed",)),
