@@ -4,7 +4,7 @@
 # Run:    docker run -e KAT_STORE__URL=redis://... -v kat-run:/run/kat kat-spoa
 
 FROM python:3.13-slim-bookworm AS build
-# mypyc compiles the hot way of a request: half the CPU, the same behaviour (bench/README.md). The
+# mypyc compiles the hot way of a request: half the CPU for a session hit (bench/README.md). The
 # compiler's version is the distribution's to choose, and none of it is in the image.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \

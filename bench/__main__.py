@@ -1,5 +1,6 @@
 """`python -m bench`: our agent beside the others; measure, print, clean up."""
 
+import errno
 import signal
 import sys
 import tempfile
@@ -9,24 +10,30 @@ from types import FrameType
 
 from bench.peers.options import Options, parse_options
 from bench.peers.plan import Measured, run
+from bench.peers.subjects import subjects
 from spoa.bench import report
 from spoa.bench.fault import Fault
 from spoa.bench.progress import Progress
+from spoa.cli.output import NotWritten, discard_stdout, replace_stdout
 
 _INTERRUPTED = 130
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
+    options = parse_options(arguments, [subject.name for subject in subjects()])
+    replace_stdout()
     try:
-        _report(parse_options(arguments))
+        _report(options)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Fault as error:
         print(error, file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"{error.filename} cannot be written: {error.strerror}", file=sys.stderr)
+    except NotWritten as error:
+        discard_stdout()
+        if error.errno != errno.EPIPE:  # else whoever reads has seen enough
+            print(error, file=sys.stderr)
         return 1
     return 0
 
@@ -38,10 +45,12 @@ def _report(options: Options) -> None:
     measured = _measure(options)
     facts |= {name: note for name, note in measured.notes.items() if note}
     _show(measured)
-    if options.json:
-        report.write_json(options.json, facts, None, measured.results)
-    if options.html:
-        report.write_html(options.html, facts, None, measured.results)
+    for path, write in ((options.json, report.write_json), (options.html, report.write_html)):
+        try:
+            if path:
+                write(path, facts, None, measured.results)
+        except OSError as error:  # of a full disk, it names no file
+            raise Fault(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _measure(options: Options) -> Measured:
@@ -60,6 +69,7 @@ def _show(measured: Measured) -> None:
     for name, note in measured.notes.items():
         if note:
             print(f"{name}: {note}")
+    sys.stdout.flush()  # whatever comes of the files
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -3,7 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
+from typing import Final
+
+from spoa.bench.options import MOST, BadOption, build_path, check_files
+
+_QUICK: Final = {"rounds": 1, "seconds": 0.3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +25,20 @@ class Options:
     html: Path | None
 
 
-def parse_options(arguments: Sequence[str]) -> Options:
-    """Read the command line. Ends the program with a sentence when it makes no sense."""
-    parser = _parser()
+def parse_options(arguments: Sequence[str], names: Sequence[str] = ()) -> Options:
+    """Read the command line. Ends the program with a sentence when it makes no sense.
+
+    `names` are those that --only may have; without any, whoever measures must refuse them.
+    """
+    parser = _parser(names)
+    if parser.parse_known_args(arguments)[0].quick:
+        parser.set_defaults(**_QUICK)
     given = parser.parse_args(arguments)
-    against = given.against.resolve() if given.against else None
+    try:
+        against = None if given.against is None else build_path(given.against).resolve()
+        check_files(given.json, given.html)
+    except BadOption as error:
+        parser.error(str(error))
     if against and not (against / "spoa").is_dir():
         parser.error(f"{given.against} holds no folder `spoa`: --against wants a build's root")
     return Options(
@@ -37,7 +52,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Our agent and everything else a Python user could pick, in alternated rounds "
@@ -45,11 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
+    add("--quick", action="store_true", help="short rounds: shows that it works, no more")
     add("--rounds", type=_count, default=3, help="rounds of each kind; the tables have medians")
-    add("--seconds", type=_positive, default=1.0, help="length of a round, about")
-    add("--rate", type=_positive, default=2000.0, help="requests/s of the open loop")
-    add("--only", action="append", default=[], metavar="NAME", help="only this one; repeatable")
-    add("--against", type=Path, metavar="DIR", help="another build of ours, too: its root")
+    add("--seconds", type=_seconds, default=1.0, help="length of a round, about")
+    add("--rate", type=_rate, default=2000.0, help="requests/s of the open loop")
+    only = f"only this one; repeatable: {', '.join(names)}"
+    add("--only", action="append", default=[], choices=names or None, metavar="NAME", help=only)
+    add("--against", metavar="DIR", help="another build of ours, too: its root")
     add("--json", type=Path, metavar="FILE", help="write all figures of all rounds there, too")
     add("--html", type=Path, metavar="FILE", help="write the tables there, too")
     return parser
@@ -59,11 +76,28 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
+    return int(_at_most("rounds", number))
+
+
+def _seconds(text: str) -> float:
+    return _at_most("seconds", _positive(text))
+
+
+def _rate(text: str) -> float:
+    number = _positive(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return _at_most("rate", number)
 
 
 def _positive(text: str) -> float:
     number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    if not 0 < number < inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return number
+
+
+def _at_most(name: str, number: float) -> float:
+    if number > MOST[name]:
+        raise argparse.ArgumentTypeError(f"{number:.12g} is above {MOST[name]:,}")
     return number

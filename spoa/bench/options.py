@@ -18,6 +18,18 @@ THIS: Final = "this"
 PLACED: Final = (Scenario.CONSUME, Scenario.SESSION, Scenario.OPEN, Scenario.OPEN_SESSION)
 """The scenarios of `placement`."""
 
+MOST: Final = {
+    "seconds": 3600,
+    "rate": 1_000_000,
+    "workers": 512,
+    "connections": 4000,
+    "in_flight": 1000,
+    "users": MANY_USERS,
+    "generators": 64,
+    "rounds": 1000,
+}
+"""What is above is a slip of the finger: it would end in a full disk, or after days."""
+
 _SHOWN_CHARS: Final = 60
 
 Kind = TypeVar("Kind", bound=StrEnum)
@@ -32,6 +44,10 @@ class Part(StrEnum):
     HAPROXY = "haproxy"
     GROWTH = "growth"
     DISTURBED = "disturbed"
+
+
+_BUILDS_IN: Final = (Part.CAPACITY, Part.LATENCY)
+_SCENARIOS_IN: Final = (Part.CAPACITY, Part.LATENCY, Part.PLACEMENT)
 
 
 class BadOption(ValueError):
@@ -63,9 +79,13 @@ class Options:
         for name in ("rounds", "connections", "in_flight", "users", "workers", "generators"):
             if getattr(self, name) < 1:
                 raise BadOption(f"{_flag(name)} {getattr(self, name)}: must be 1 or more")
+            _check_most(name, getattr(self, name))
         for name, value in (("seconds", self.seconds), *(("rate", rate) for rate in self.rates)):
             if not 0 < value < inf:
-                raise BadOption(f"{_flag(name)} {value:g}: must be above 0")
+                raise BadOption(f"{_flag(name)} {value:g}: must be a finite number above 0")
+            if name == "rate" and value < 1:
+                raise BadOption(f"--rate {value:g}: must be 1 or more")
+            _check_most(name, value)
         if self.generators > self.connections:
             raise BadOption(
                 f"--generators {self.generators}: each needs a connection, and --connections is "
@@ -73,12 +93,22 @@ class Options:
             )
         if self.pin and len(os.sched_getaffinity(0)) == 1:
             raise BadOption("--pin: needs a second core, and here is one")
-        if not any(self.scenarios_of(part) for part in self.parts):
-            named = " and ".join(self.parts)
-            raise BadOption(f"--scenario {self.scenarios[0]}: is no scenario of {named}")
+        if self.scenarios != tuple(Scenario):
+            self._check_scenarios()
+        if self.against and not set(_BUILDS_IN).intersection(self.parts):
+            raise BadOption(f"--against {self.against[0]}: {_only('compare builds', _BUILDS_IN)}")
         _check_builds(self.against)
-        for name, path in (("json", self.json), ("html", self.html)):
-            _check_writable(name, path)
+        check_files(self.json, self.html)
+
+    def _check_scenarios(self) -> None:
+        """Refuse scenarios that none of the parts asks."""
+        asking = [part for part in self.parts if part in _SCENARIOS_IN]
+        if not asking:
+            only = _only("have scenarios to choose", _SCENARIOS_IN)
+            raise BadOption(f"--scenario {self.scenarios[0]}: {only}")
+        if not any(self.scenarios_of(part) for part in asking):
+            named = " and ".join(asking)
+            raise BadOption(f"--scenario {self.scenarios[0]}: is no scenario of {named}")
 
     def scenarios_of(self, part: Part) -> tuple[Scenario, ...]:
         """Name what this part asks of the agent; a part that has its own way, everything."""
@@ -106,7 +136,7 @@ def read_options(
     pin: bool = False,
     transport: str | None = None,
     redis: str | None = None,
-    against: Sequence[Path] = (),
+    against: Sequence[Path | str] = (),
     json: Path | None = None,
     html: Path | None = None,
 ) -> Options:
@@ -128,10 +158,31 @@ def read_options(
         pin=pin,
         transport=_read(Transport, "--transport", transport or usual.transport),
         redis=_read(Transport, "--redis", redis or usual.redis),
-        against=tuple(against),
+        against=tuple(map(build_path, against)),
         json=json,
         html=html,
     )
+
+
+def build_path(given: Path | str) -> Path:
+    """Read where another build lies. Raises BadOption for what would mean another place."""
+    path = Path(given)
+    if not str(given):
+        raise BadOption("--against '': must be a directory")
+    if os.pathsep in str(path.resolve()):
+        raise BadOption(
+            f"--against {path}: has a {os.pathsep} in its path, which PYTHONPATH cannot hold: "
+            "rename or move it"
+        )
+    return path
+
+
+def check_files(json: Path | None, html: Path | None) -> None:
+    """Refuse before a minute has passed what could not be written after it. Raises BadOption."""
+    _check_writable("json", json)
+    _check_writable("html", html)
+    if json and html and json.resolve() == html.resolve():
+        raise BadOption(f"--html {html}: is the file of --json, too: name another")
 
 
 def _each(kind: type[Kind], what: str, texts: Iterable[str]) -> tuple[Kind, ...]:
@@ -160,6 +211,15 @@ def _belongs(scenario: Scenario, part: Part) -> bool:
             return True
 
 
+def _check_most(name: str, value: float) -> None:
+    if value > MOST[name]:
+        raise BadOption(f"{_flag(name)} {value:.12g}: must be at most {MOST[name]:,}")
+
+
+def _only(do: str, parts: Sequence[Part]) -> str:
+    return f"only {', '.join(parts[:-1])} and {parts[-1]} {do}: name one of them"
+
+
 def _check_builds(builds: Sequence[Path]) -> None:
     names = {THIS}
     for path in builds:
@@ -173,7 +233,6 @@ def _check_builds(builds: Sequence[Path]) -> None:
 
 
 def _check_writable(option: str, path: Path | None) -> None:
-    """Refuse before a minute has passed what could not be written after it."""
     if path is None:
         return
     if path.is_dir() or not path.parent.is_dir():

@@ -91,7 +91,7 @@ def private_redis(directory: Path, *, is_tcp: bool = False) -> Iterator[Server]:
     tcp = f"127.0.0.1:{free_port()}" if is_tcp else ""
     command = [_find_redis(), "--port", tcp.rpartition(":")[2] or "0", "--bind", "127.0.0.1"]
     command += ["--unixsocket", path, "--dir", str(directory), "--save", "", "--appendonly", "no"]
-    command += ["--maxmemory-policy", "noeviction"]
+    command += ["--maxmemory-policy", "noeviction", "--zset-max-ziplist-value", "128"]
     with _started(
         "redis", command, path, directory / "redis.log", dict(os.environ), tcp=tcp
     ) as server:

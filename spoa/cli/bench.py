@@ -1,5 +1,6 @@
 """`kat bench`: how fast the agent is on this machine."""
 
+import os
 import signal
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def bench(
         typer.Option(metavar="unix|tcp", help="How the agent reaches Redis. Default: unix."),
     ] = None,
     against: Annotated[
-        list[Path] | None,
+        _Texts,  # no Path: of an empty text, that is the current directory
         typer.Option(
             metavar="DIR",
             help="A directory with another build of the packages, measured side by side in "
@@ -99,8 +100,12 @@ def bench(
 
     Starts a private Redis and the agent, asks as HAProxy would, verifies every answer, prints
     tables and stops everything again.
+
+    KAT_BENCH_MINUTES=10 lets disturbed watch memory for ten minutes; KAT_BENCH_LARGE=1 lets growth
+    store 10,000,000 tokens, too.
     """
-    from spoa.bench.options import BadOption, read_options  # noqa: PLC0415 - see load_or_exit
+    from spoa.bench.fault import Fault  # noqa: PLC0415 - see load_or_exit
+    from spoa.bench.options import BadOption, read_options  # noqa: PLC0415
 
     try:
         options = read_options(
@@ -122,9 +127,27 @@ def bench(
             json=json,
             html=html,
         )
-    except BadOption as error:
+        _check_environment(options)
+    except (BadOption, Fault) as error:
         fail(str(error), code=USAGE)
     _measure_and_tell(options)
+
+
+def _check_environment(options: "Options") -> None:
+    """Read what the parts will read, while nothing has been started. Raises Fault."""
+    from spoa.bench.fault import Fault  # noqa: PLC0415 - see load_or_exit
+    from spoa.bench.options import Part  # noqa: PLC0415
+
+    if Part.DISTURBED in options.parts:
+        from spoa.bench.disturbed import minutes  # noqa: PLC0415
+
+        minutes(options)
+    if Part.GROWTH in options.parts:
+        from spoa.bench.growth import LARGE_VARIABLE  # noqa: PLC0415
+
+        text = os.environ.get(LARGE_VARIABLE, "")
+        if text not in {"", "0", "1"}:
+            raise Fault(f"{LARGE_VARIABLE} is {text!a}: must be 0 or 1")
 
 
 def _measure_and_tell(options: "Options") -> None:
@@ -132,7 +155,7 @@ def _measure_and_tell(options: "Options") -> None:
     from spoa.bench.fault import Fault  # noqa: PLC0415
 
     results: list[Result] = []
-    fault = ""
+    faults: list[str] = []
     try:
         facts = report.environment(_haproxies(options))
         print(report.header(facts, options), flush=True)
@@ -140,19 +163,18 @@ def _measure_and_tell(options: "Options") -> None:
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
     except Fault as error:
-        fault = str(error)
+        faults.append(str(error))
     # What was measured before a part broke took minutes, and is as good as ever.
     if results:
         print(f"\n{report.tables(results)}", flush=True)
-        try:
-            if options.json:
-                report.write_json(options.json, facts, options, results)
-            if options.html:
-                report.write_html(options.html, facts, options, results)
-        except OSError as error:
-            fail(f"{error.filename} cannot be written: {error.strerror}")
-    if fault:
-        fail(fault)
+        for path, write in ((options.json, report.write_json), (options.html, report.write_html)):
+            try:
+                if path:
+                    write(path, facts, options, results)
+            except OSError as error:  # of a full disk, it names no file
+                faults.append(f"{path} cannot be written: {error.strerror}")
+    if faults:
+        fail(*faults)
 
 
 def _haproxies(options: "Options") -> "Sequence[Path]":

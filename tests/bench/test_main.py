@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.peers.subjects import subjects
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -86,9 +87,32 @@ def test_an_interrupt_leaves_nothing_behind(directory: Path, number: signal.Sign
 
 
 def test_a_name_that_nobody_has_is_told(directory: Path) -> None:
-    """One sentence, no traceback."""
+    """All names are told, before anything is started."""
     with bench("--only", "nginx", directory=directory) as process:
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert errors.startswith("--only 'nginx': nobody is called so")
-    assert "Traceback" not in errors
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, "")
+    sentence = errors.splitlines()[-1]
+    assert "--only: invalid choice: 'nginx'" in sentence
+    assert all(subject.name in sentence for subject in subjects())
+
+
+def test_a_full_disk_names_the_file(directory: Path) -> None:
+    """The system's error has no name then: the sentence has that of what was being written."""
+    files = ("--json", "/dev/full")
+    with bench(
+        "--quick", "--seconds", "0.01", "--only", "asyncio", *files, directory=directory
+    ) as it:
+        _, errors = it.communicate(timeout=60)
+    assert it.returncode == 1
+    assert errors == "/dev/full cannot be written: No space left on device\n"
+
+
+def test_a_reader_who_leaves_is_no_fault(directory: Path) -> None:
+    """A stdout that nobody reads any more ends it quietly, and nothing is left."""
+    with bench("--quick", "--only", "asyncio", directory=directory) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr
+        assert process.stderr.read() == ""
+    assert processes_of(directory) == []

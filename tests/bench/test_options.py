@@ -17,12 +17,28 @@ def test_names_come_once() -> None:
     assert options.only == ("asyncio", "echo agent")
 
 
+def test_quick_is_short_but_yields_to_what_is_given() -> None:
+    """--quick changes defaults, not what stands beside it."""
+    quick = parse_options(["--quick"])
+    assert (quick.rounds, quick.seconds) == (1, 0.3)
+    given = parse_options(["--rounds", "2", "--quick"])
+    assert (given.rounds, given.seconds) == (2, 0.3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--rounds", "0"], "0 is not 1 or more"),
-        (["--seconds", "inf"], "inf is not above 0"),
-        (["--rate", "-1"], "-1 is not above 0"),
+        (["--rounds", "1001"], "1001 is above 1,000"),
+        (["--seconds", "inf"], "inf is not a finite number above 0"),
+        (["--seconds", "3601"], "3601 is above 3,600"),
+        (["--rate", "-1"], "-1 is not a finite number above 0"),
+        (["--rate", "0.5"], "0.5 is not 1 or more"),
+        (["--rate", "1000001"], "1000001 is above 1,000,000"),
+        (["--against", ""], "--against '': must be a directory"),
+        (["--against", "a:b"], "--against a:b: has a : in its path"),
+        (["--json", "no/out.json"], "--json no/out.json: there is no directory no"),
+        (["--json", "out", "--html", "./out"], "--html out: is the file of --json, too"),
         (["--against", "nowhere"], "nowhere holds no folder `spoa`"),
     ],
 )

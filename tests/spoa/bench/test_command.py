@@ -153,6 +153,28 @@ def test_nonsense_is_a_sentence_and_a_code() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_an_empty_build_is_no_build() -> None:
+    """An unset variable in a script does not become the current directory."""
+    done = kat("--against=")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "kat: --against '': must be a directory\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "sentence"),
+    [
+        ("disturbed", "KAT_BENCH_MINUTES", "must be a number above 0"),
+        ("growth", "KAT_BENCH_LARGE", "must be 0 or 1"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_told_first(part: str, name: str, sentence: str) -> None:
+    """It is told before a part begins, and only to who asks for the part that reads it."""
+    done = kat("latency", part, **{name: "ten"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"kat: {name} is 'ten': {sentence}\n"
+    assert name in kat("--help").stdout
+
+
 _HALF = """
 from collections import Counter
 from spoa.bench import fault
@@ -183,6 +205,24 @@ def test_what_was_measured_before_a_fault_is_told(place: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "kat: latency: the agent ended in the middle\n")
     assert "70,000" in done.stdout
     assert [one["name"] for one in json.loads(path.read_text())["results"]] == ["consume"]
+
+
+def test_a_full_disk_names_the_file(place: Path) -> None:
+    """The system's error has no name then; the other file and the other fault are not lost."""
+    page = place / "out.html"
+    done = subprocess.run(
+        [sys.executable, "-c", _HALF, "bench", "--json", "/dev/full", "--html", str(page)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "kat: latency: the agent ended in the middle",
+        "kat: /dev/full cannot be written: No space left on device",
+    ]
+    assert "<html" in page.read_text()
 
 
 def test_without_redis_one_is_asked_for(place: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spoa.bench.load.channel import Transport
-from spoa.bench.options import PLACED, THIS, BadOption, Options, Part, read_options
+from spoa.bench.options import MOST, PLACED, THIS, BadOption, Options, Part, read_options
 from spoa.bench.scenario import Scenario
 
 
@@ -74,9 +74,24 @@ def test_builds_have_names(tmp_path: Path) -> None:
     [
         (lambda _: read_options(connections=0), "--connections 0: must be 1 or more"),
         (lambda _: read_options(in_flight=-1), "--in-flight -1: must be 1 or more"),
-        (lambda _: read_options(rates=[5, -1]), "--rate -1: must be above 0"),
-        (lambda _: read_options(seconds=float("nan")), "--seconds nan: must be above 0"),
-        (lambda _: read_options(seconds=float("inf")), "--seconds inf: must be above 0"),
+        (lambda _: read_options(rates=[5, -1]), "--rate -1: must be a finite number above 0"),
+        (
+            lambda _: read_options(seconds=float("nan")),
+            "--seconds nan: must be a finite number above 0",
+        ),
+        (
+            lambda _: read_options(seconds=float("inf")),
+            "--seconds inf: must be a finite number above 0",
+        ),
+        (lambda _: read_options(rates=[0.5]), "--rate 0.5: must be 1 or more"),
+        (lambda _: read_options(rates=[1_000_001]), "--rate 1000001: must be at most 1,000,000"),
+        (lambda _: read_options(seconds=3600.5), "--seconds 3600.5: must be at most 3,600"),
+        (lambda _: read_options(workers=513), "--workers 513: must be at most 512"),
+        (lambda _: read_options(connections=4001), "--connections 4001: must be at most 4,000"),
+        (lambda _: read_options(in_flight=1001), "--in-flight 1001: must be at most 1,000"),
+        (lambda _: read_options(users=10_000_001), "--users 10000001: must be at most 10,000,000"),
+        (lambda _: read_options(generators=65), "--generators 65: must be at most 64"),
+        (lambda _: read_options(rounds=1001), "--rounds 1001: must be at most 1,000"),
         (lambda _: read_options(parts=["all"]), "part 'all': must be one of capacity, latency,"),
         (lambda _: read_options(scenarios=["x"]), "--scenario 'x': must be one of ceiling, cons"),
         (lambda _: read_options(redis="tls"), "--redis 'tls': must be one of unix, tcp"),
@@ -87,6 +102,27 @@ def test_builds_have_names(tmp_path: Path) -> None:
         (
             lambda _: read_options(parts=["latency"], scenarios=["consume"]),
             "--scenario consume: is no scenario of latency",
+        ),
+        (
+            lambda _: read_options(parts=["latency", "growth"], scenarios=["consume"]),
+            "--scenario consume: is no scenario of latency",
+        ),
+        (
+            lambda _: read_options(parts=["growth"], scenarios=["consume"]),
+            "--scenario consume: only capacity, latency and placement have scenarios to choose",
+        ),
+        (
+            lambda at: read_options(parts=["placement"], against=[make_build(at / "b")]),
+            "--against {at}/b: only capacity and latency compare builds",
+        ),
+        (lambda _: read_options(against=[""]), "--against '': must be a directory"),
+        (
+            lambda at: read_options(against=[make_build(at / "a:b")]),
+            "--against {at}/a:b: has a : in its path",
+        ),
+        (
+            lambda at: read_options(json=at / "out", html=at / ".." / at.name / "out"),
+            "--html {at}/../{at.name}/out: is the file of --json, too",
         ),
         (lambda at: read_options(against=[at]), "--against {at}: holds no package spoa"),
         (
@@ -107,6 +143,13 @@ def test_nonsense_is_a_sentence(
     with pytest.raises(BadOption) as refused:
         options(tmp_path)
     assert str(refused.value).startswith(sentence.format(at=tmp_path))
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    """Who asks for as much as there may be gets it."""
+    most = {name: MOST[name] for name in MOST if name != "rate"}
+    options = Options(rates=(1, MOST["rate"]), **most)
+    assert (options.workers, options.connections, options.users) == (512, 4000, 10_000_000)
 
 
 def test_pin_needs_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
