@@ -77,13 +77,14 @@ def test_the_form_under_test_is_the_one_that_was_asked_for() -> None:
 
     So do those of a process that is started by its name.
     """
-    look = f"import importlib as i; print(*(i.import_module(m).__file__ for m in {hot_modules()}))"
+    files = f"(i.import_module(m).__file__ for m in {hot_modules()})"
+    look = f"import importlib as i; print(*{files}, sep='\\n')"
     started = subprocess.run(
         [sys.executable, "-c", look], capture_output=True, text=True, check=True
     )
     ours = [str(importlib.import_module(name).__file__) for name in hot_modules()]
     ending = ".so" if os.environ.get("KAT_TEST_FORM") == "compiled" else ".py"
-    found = {Path(file).suffix for file in (*ours, *started.stdout.split())}
+    found = {Path(file).suffix for file in (*ours, *started.stdout.splitlines())}
     assert found == {ending}
 
 
