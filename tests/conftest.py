@@ -9,6 +9,14 @@ import redis
 from tests.support.redis import RedisServer, running_redis
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of the benchmark last: they take all cores, and others have deadlines.
+
+    Any order is right; this one fails nobody for being slow.
+    """
+    items.sort(key=lambda item: "/bench/" in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
     """One server for all tests of a process. Ask for `redis_server`, which is empty."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.scene import PATIENCE, Agent, Gate, until
+from tests.e2e.scene import Agent, Gate, until
 from tests.support.application import Application
 from tests.support.haproxy import fresh_source, running
 from tests.support.leaks import assert_no_leaks
@@ -40,7 +40,11 @@ def proxy() -> Iterator[RedisProxy]:
 
 @pytest.fixture(scope="module")
 def _agent(proxy: RedisProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    settings = {"KAT_STORE__URL": proxy.url, "KAT_LISTEN__WORKERS": "1"}
+    settings = {
+        "KAT_STORE__URL": proxy.url,
+        "KAT_LISTEN__WORKERS": "1",
+        "KAT_LIMITS__DEADLINE_MS": "1000",  # a second asking fits into it, however busy the machine
+    }
     agent = Agent(tmp_path_factory.mktemp("agent"), settings, redis_socket=proxy.upstream)
     yield agent
     agent.stop()
@@ -56,7 +60,7 @@ def _table(
             "KAT_AGENT": f"unix@{_agent.socket}",
             "KAT_APP": application.address,
             "KAT_HOSTS": "localhost other.example",
-            "KAT_PROCESSING": PATIENCE,
+            "KAT_PROCESSING": "1200ms",
         }
         folder = tmp_path_factory.mktemp("table")
         haproxy = stack.enter_context(running(haproxy_binary, folder, settings))
