@@ -5,6 +5,8 @@ can lose a reply.
 """
 
 import tempfile
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +23,7 @@ from tokens.admin.admin import Admin
 from tokens.admin.block import Blocker
 from tokens.admin.revoke import Revoker
 from tokens.record import Keys
+from tokens.store.line import AT_ONCE, AT_ONCE_WINDOW_S
 from tokens.token import digest, mint
 
 KEYS = Keys()
@@ -137,9 +140,17 @@ def test_replayed(table: Gate) -> None:
     refuse(table, token, "replayed", source=fresh_source())
 
 
+_FEW = AT_ONCE // 3
+"""So many tests of lost replies in a second: each may cost two connections, and another one's note."""
+_lost_at: deque[float] = deque(maxlen=_FEW)
+
+
 @pytest.mark.parametrize("step", [Step.CUT, Step.DROP, Step.HALF])
 def test_the_same_claim(table: Gate, proxy: RedisProxy, step: Step) -> None:
     """Redis consumed and only its reply was lost: the visitor gets in, once."""
+    # More than AT_ONCE lost connections in a second are another story: then nobody is kept waiting.
+    until(lambda: len(_lost_at) < _FEW or time.monotonic() - _lost_at[0] > AT_ONCE_WINDOW_S)
+    _lost_at.append(time.monotonic())
     token = table.issue()
     proxy.plan(b"EVALSHA", step)
     try:
