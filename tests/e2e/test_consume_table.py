@@ -141,7 +141,7 @@ def test_replayed(table: Gate) -> None:
 
 
 _FEW = AT_ONCE // 3
-"""So many tests of lost replies in a second: each may cost two connections, and another one's note."""
+"""So many tests of lost replies in a second: each may cost more than one connection."""
 _lost_at: deque[float] = deque(maxlen=_FEW)
 
 
