@@ -8,7 +8,7 @@ Its RSS, which `ps` and `top` show, counts what is shared as if it were the work
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from spoa.bench.result import Figures
+from spoa.bench.servers import family
 
 MB: Final = 1024 * 1024
 INTERVAL_S: Final = 0.1
@@ -155,17 +156,6 @@ def memory_mb(pid: int) -> tuple[float, float] | None:
         return None
     fields = {line.split(":")[0]: line.split()[1] for line in text.splitlines()[1:]}
     return int(fields["Pss"]) / 1024, int(fields["Rss"]) / 1024
-
-
-def family(pid: int) -> Iterator[int]:
-    """Name a process and all its descendants."""
-    yield pid
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except FileNotFoundError:
-        return
-    for child in children.split():
-        yield from family(int(child))
 
 
 def _is_worker(pid: int) -> bool:

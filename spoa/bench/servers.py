@@ -56,11 +56,11 @@ class Server:
 
     def cpu_s(self) -> float:
         """Return the CPU time that the process and its descendants have used, to the nanosecond."""
-        return sum(_cpu_s(pid) for pid in _family(self.process.pid))
+        return sum(_cpu_s(pid) for pid in family(self.process.pid))
 
     def pin(self, cores: Sequence[int]) -> None:
         """Keep all threads of the process and its descendants on these cores."""
-        for pid in _family(self.process.pid):
+        for pid in family(self.process.pid):
             for task in Path(f"/proc/{pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), cores)
 
@@ -250,18 +250,18 @@ def address_of(listener: socket.socket) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    family = list(_family(process.pid))
+    members = list(family(process.pid))
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        for pid in family:
+        for pid in members:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
     """Name a process and all its descendants."""
     yield pid
     try:
@@ -269,7 +269,7 @@ def _family(pid: int) -> Iterator[int]:
     except FileNotFoundError:
         return
     for child in children.split():
-        yield from _family(int(child))
+        yield from family(int(child))
 
 
 def _cpu_s(pid: int) -> float:

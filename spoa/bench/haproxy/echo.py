@@ -10,19 +10,16 @@ import socket
 from typing import Final
 
 from spoa.bench.load.corpus import ACL
+from spoa.bench.load.echo import HELLO
 from spoa.bench.load.frames import HEAD_BYTES, LENGTH
 from spoa.spop.codec import encode_ack, encode_set_var
 from spoa.spop.constants import (
-    DEFAULT_MAX_FRAME_BYTES,
     FRAME_LENGTH_BYTES,
-    PIPELINING,
     FrameType,
     Scope,
 )
-from spoa.spop.hello import Agreement
 from spoa.spop.varint import skip_varint
 
-_HELLO: Final = Agreement(DEFAULT_MAX_FRAME_BYTES, (PIPELINING,), b"", is_health_check=False).frame
 # As many and as long as those of the real agent.
 _ACTIONS: Final = b"".join(
     encode_set_var(Scope.TRANSACTION, name, value)
@@ -86,7 +83,7 @@ def answer(data: bytes) -> tuple[bytes, bytes]:
             ids_end = skip_varint(data, skip_varint(data, ids))
             answers.append(encode_ack(data[ids:ids_end], _ACTIONS))
         elif kind == FrameType.HAPROXY_HELLO:
-            answers.append(_HELLO)
+            answers.append(HELLO)
         else:
             raise ConnectionAbortedError(f"frame of type {kind}")
         pos = end

@@ -17,25 +17,17 @@ from spoa.bench.load.channel import Transport
 from spoa.bench.load.corpus import ACL
 from spoa.bench.load.frames import HEAD_BYTES, IDS_BYTES, LENGTH
 from spoa.bench.servers import Child, child
-from spoa.spop.codec import encode_ack, encode_frame, encode_set_var
+from spoa.spop.codec import encode_ack, encode_set_var
 from spoa.spop.constants import (
     DEFAULT_MAX_FRAME_BYTES,
     FRAME_LENGTH_BYTES,
     PIPELINING,
-    SPOP_VERSION,
-    DataType,
     FrameType,
     Scope,
 )
+from spoa.spop.hello import Agreement
 
-HELLO = encode_frame(
-    FrameType.AGENT_HELLO,
-    (
-        (b"version", DataType.STRING, SPOP_VERSION),
-        (b"max-frame-size", DataType.UINT32, DEFAULT_MAX_FRAME_BYTES),
-        (b"capabilities", DataType.STRING, PIPELINING),
-    ),
-)
+HELLO = Agreement(DEFAULT_MAX_FRAME_BYTES, (PIPELINING,), b"", is_health_check=False).frame
 _ACTIONS = b"".join(
     encode_set_var(Scope.TRANSACTION, name, value)
     for name, value in (
