@@ -12,6 +12,7 @@ from bench.peers.standing import Fallen, Standing, stand
 from bench.peers.subjects import Subject, subjects
 from spoa.bench.fault import Fault
 from spoa.bench.result import Result
+from spoa.bench.rounds import in_turn
 from spoa.bench.servers import Server, private_redis
 
 Say = Callable[[str], None]
@@ -77,7 +78,7 @@ def run(options: Options, directory: Path, say: Say) -> Measured:
             home.mkdir()
             lines += _lines(options, subject, home, store, stack, measured)
         for number in range(options.rounds):
-            for line in lines if number % 2 == 0 else reversed(lines):
+            for line in in_turn(lines, number):
                 say(f"{line}: round {number + 1} of {options.rounds}")
                 line.play()
     return measured

@@ -32,6 +32,7 @@ from spoa.bench.memory import Watch, trend
 from spoa.bench.options import Options, Part
 from spoa.bench.progress import Progress
 from spoa.bench.result import Figures, Result, Round
+from spoa.bench.rounds import in_turn
 from spoa.bench.scenario import Scenario
 from spoa.bench.stage import Stage, is_quick, stage
 
@@ -105,7 +106,7 @@ def _latencies(on: Stage, progress: Progress) -> Iterator[Result]:
         progress("calm")
         calm.append(_honest(on.play(job)))
         progress.advance()
-        for one in disturbances if number % 2 == 0 else reversed(disturbances):
+        for one in in_turn(disturbances, number):
             progress(one.result.name)
             one.result.rounds.append(disturb(on, job, one))
             progress.advance()

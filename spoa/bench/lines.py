@@ -9,13 +9,13 @@ from spoa.bench.load.player import Job
 from spoa.bench.options import Options
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result, Round
-from spoa.bench.rounds import Measured, play_round
+from spoa.bench.rounds import Measured, in_turn, play_round
 from spoa.bench.scenario import Scenario
 from spoa.bench.servers import Server
 
-_WARM_UP_SHARE = 0.2
+WARM_UP_SHARE = 0.2
 _WARM_UP_RATE = 50_000
-_LEAST_REQUESTS = 500
+LEAST_REQUESTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def measure(lines: Iterable[Line], options: Options, progress: Progress) -> list
     progress.begin(len(lines) * (options.rounds + 1))
     lines = [_sized(options, line, progress) for line in lines]
     for number in range(options.rounds):
-        for line in lines if number % 2 == 0 else reversed(lines):
+        for line in in_turn(lines, number):
             progress(f"{line}: {line.job.requests:,} requests")
             line.result.rounds.append(_play(line.job, options, line.measured))
             progress.advance()
@@ -87,12 +87,12 @@ def _sized(options: Options, line: Line, progress: Progress) -> Line:
     and Redis can be asked for all of them afterwards.
     """
     progress(f"{line}: warming up")
-    warm_up = _with(line.job, line.job.rate * options.seconds * _WARM_UP_SHARE)
+    warm_up = of_size(line.job, line.job.rate * options.seconds * WARM_UP_SHARE)
     reached = _play(warm_up, options, line.measured).figures
     progress.advance()
     is_open = line.job.scenario.case.is_open_loop
     rate = line.job.rate if is_open else reached.get("requests_per_s", 0)
-    return replace(line, job=_with(line.job, rate * options.seconds))
+    return replace(line, job=of_size(line.job, rate * options.seconds))
 
 
 def _play(job: Job, options: Options, measured: Mapping[str, Measured]) -> Round:
@@ -106,5 +106,6 @@ def _play(job: Job, options: Options, measured: Mapping[str, Measured]) -> Round
         raise
 
 
-def _with(job: Job, requests: float) -> Job:
-    return replace(job, requests=max(int(requests), _LEAST_REQUESTS))
+def of_size(job: Job, requests: float) -> Job:
+    """Give a job so many requests, or the least that say anything."""
+    return replace(job, requests=max(int(requests), LEAST_REQUESTS))

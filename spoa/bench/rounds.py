@@ -3,11 +3,11 @@
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from spoa.bench.fault import Fault
 from spoa.bench.latency import summarise
@@ -25,6 +25,17 @@ class Measured(Protocol):
     """Whose CPU time is counted."""
 
     def cpu_s(self) -> float: ...
+
+
+T = TypeVar("T")
+
+
+def in_turn(many: Sequence[T], number: int) -> Iterable[T]:
+    """Give them in order in the first round (0), backwards in the next one, and so on.
+
+    A machine that becomes slower, or faster, does so for all of them, and their ratios hold.
+    """
+    return many if number % 2 == 0 else reversed(many)
 
 
 def play_round(job: Job, generators: int, measured: Mapping[str, Measured]) -> Round:

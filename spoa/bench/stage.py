@@ -9,19 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spoa.bench.lines import cores_of, job_of
+from spoa.bench.lines import LEAST_REQUESTS, WARM_UP_SHARE, cores_of, job_of, of_size
 from spoa.bench.load.channel import Transport
 from spoa.bench.load.player import Job
 from spoa.bench.memory import Watch, peak
 from spoa.bench.options import Options
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result, Round
-from spoa.bench.rounds import play_round
+from spoa.bench.rounds import in_turn, play_round
 from spoa.bench.scenario import ACLS, Scenario
 from spoa.bench.servers import Server, private_redis, real_agent
 
-LEAST_REQUESTS = 500
-_WARM_UP_SHARE = 0.2
 _QUICK_S = 0.5
 
 
@@ -54,13 +52,9 @@ class Stage:
 
     def sized(self, job: Job, seconds: float) -> Job:
         """Warm up, and give the job as many requests as fill that time."""
-        warm_up = replace(job, requests=_requests(_WARM_UP_SHARE * seconds * job.rate))
+        warm_up = of_size(job, WARM_UP_SHARE * seconds * job.rate)
         reached = self.play(warm_up).figures.get("requests_per_s", 0)
-        return replace(job, requests=_requests(reached * seconds))
-
-
-def _requests(number: float) -> int:
-    return max(int(number), LEAST_REQUESTS)
+        return of_size(job, reached * seconds)
 
 
 @contextmanager
@@ -109,7 +103,7 @@ def play_all(points: list[Point], options: Options, progress: Progress) -> list[
         sized.append(replace(point, job=point.stage.sized(point.job, options.seconds)))
         progress.advance()
     for number in range(options.rounds):
-        for point in sized if number % 2 == 0 else reversed(sized):
+        for point in in_turn(sized, number):
             progress(f"{point}: {point.job.requests:,} requests")
             point.result.rounds.append(point.stage.play(point.job))
             progress.advance()

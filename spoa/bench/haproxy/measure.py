@@ -16,7 +16,7 @@ from spoa.bench.haproxy.seen import Seen
 from spoa.bench.haproxy.visitors import Visitors, invite
 from spoa.bench.options import Options
 from spoa.bench.result import Figures, Result, Round
-from spoa.bench.rounds import Measured
+from spoa.bench.rounds import Measured, in_turn
 from spoa.bench.scenario import ACLS
 from spoa.bench.servers import Server, child, private_redis, real_agent
 
@@ -133,7 +133,7 @@ def play(rows: Sequence[Row], options: Options, say: Say) -> None:
             say(f"{row}: warming up")
             play_round(row, options.seconds)
     for number in range(options.rounds):
-        for row in rows if number % 2 == 0 else reversed(rows):
+        for row in in_turn(rows, number):
             say(f"{row}: round {number + 1} of {options.rounds}")
             row.result.rounds.append(play_round(row, options.seconds))
     compare([row.result for row in rows])

@@ -6,13 +6,14 @@ from typing import cast
 
 import pytest
 
+from spoa.bench.lines import LEAST_REQUESTS
 from spoa.bench.load.channel import Transport
 from spoa.bench.load.player import Job
 from spoa.bench.options import Options
 from spoa.bench.progress import Progress
 from spoa.bench.result import Result, Round
 from spoa.bench.scenario import Scenario
-from spoa.bench.stage import LEAST_REQUESTS, Point, Stage, is_quick, play_all, stage
+from spoa.bench.stage import Point, Stage, is_quick, play_all, stage
 
 SILENT = Progress(io.StringIO())
 
