@@ -90,6 +90,7 @@ def staged(
                 "KAT_AGENT": f"unix@{socket}",
                 "KAT_APP": application.address,
                 "KAT_ACME": acme.address,
+                "KAT_PROCESSING": PATIENCE,
                 **(settings or {}),
             },
             *more,

@@ -62,7 +62,7 @@ def test_a_first_gates_yes_does_not_outlast_silence(two_gates: Stage, haproxy_bi
     """
     two_gates.agent.script = _in_turn(acknowledging(allow()), saying(b""))
     with two_gates.haproxy.connect() as client:
-        client.settimeout(1)
+        client.settimeout(3)
         client.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\nX-KAT: {TOKEN}\r\n\r\n".encode())
         try:
             assert read_answer(client).status == 503
