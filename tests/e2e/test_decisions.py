@@ -148,13 +148,13 @@ def test_all_denials_look_alike(stage: Stage) -> None:
 
 
 def test_people_without_a_token_find_the_portal(haproxy_binary: Path, tmp_path: Path) -> None:
-    """With KAT_PORTAL the page for a missing token links to it, as it was written."""
+    """The page for a missing token links to KAT_PORTAL as it was written, with the way back."""
     portal = "https://portal.example/get?for=(demo),now=100%"
     with staged(haproxy_binary, tmp_path, settings={"KAT_PORTAL": portal}) as stage:
         stage.agent.script = acknowledging(refuse(b"missing", b"missing"))
         answer = stage.ask()
         assert answer.status == 403
-        assert f'<a href="{portal}"' in answer.body
+        assert f'href="{portal}&amp;return=http%3A%2F%2Flocalhost%2F"' in answer.body
         assert stage.ask(PROGRAM).status == 401
 
 
