@@ -20,9 +20,14 @@ _NEEDS: Mapping[str, Mapping[Mode, tuple[str, ...]]] = {
     },
     # A connection carries no token: an address that is open already is all it can show.
     "check-tcp": {Mode.GRANT: ("src",), Mode.IP: ("src",)},
-    "logout": {Mode.SESSION: ("session",)},
+    # Where there are no sessions it ends none, which is no mistake: one gate serves every mode.
+    "logout": {mode: ("session",) if mode is Mode.SESSION else () for mode in Mode},
 }
 """The arguments without which a message could not open, or end, anything in a mode."""
+
+
+_ONCE = (Mode.STRICT, Mode.IP_TOKEN)
+"""The modes in which nothing stays open behind a token."""
 
 
 def disagreements(config: Config, facts: HaproxyFacts, ours: frozenset[str]) -> Iterator[str]:
@@ -51,6 +56,7 @@ def doubts(config: Config, facts: HaproxyFacts) -> Iterator[str]:
         )
     for proxy in facts.proxies:
         yield from _sessionless(config, facts, proxy)
+        yield from _asking_in_vain(config, facts, proxy)
 
 
 def _late(config: Config, facts: HaproxyFacts) -> Iterator[str]:
@@ -113,6 +119,18 @@ def _sessionless(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[
             yield (
                 f"{about} {_variable(args['via'])} is never set to query or form: no token "
                 "opens a session"
+            )
+
+
+def _asking_in_vain(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
+    """Find pages that ask before a token is consumed, where it would open one request: theirs."""
+    for name in dict.fromkeys(proxy.acls):
+        acl = config.acl.get(name)
+        via = facts.messages.get("check-http", {}).get("via", "")
+        if acl and acl.mode in _ONCE and "str(form)" in _fillings(facts, via):
+            yield (
+                f"{proxy.name} asks visitors before a token is consumed (KAT_CONFIRM), but the "
+                f"ACL {name} is {acl.mode.value}: the page behind it would need another one"
             )
 
 

@@ -256,17 +256,26 @@ def test_a_haproxy_file_that_is_not_there_is_a_fault(place: Path) -> None:
     assert sentence == f"{fault}; nothing of HAProxy was looked at"
 
 
-def test_sessions_with_our_own_files_are_doubted(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The shipped haproxy.cfg takes tokens from headers: no session, which is no agreement."""
+def test_our_own_files_serve_sessions(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped haproxy.cfg opens sessions, looks at them and ends them."""
     monkeypatch.setenv("KAT_FILES", str(FILES))
-    acl = {"demo": Acl(mode=Mode.SESSION)}
-    config = _config(place, run_dir=Path("/run/kat"), acl=acl)
+    config = _config(place, run_dir=Path("/run/kat"), acl={"demo": Acl(mode=Mode.SESSION)})
     found = _about("haproxy", config, FILES / "haproxy.cfg")
-    assert [finding.level for finding in found] == [Level.WARN, Level.WARN]
-    assert "txn.gate.session is never set" in found[0].sentence
-    assert "txn.gate.via is never set to query or form" in found[1].sentence
+    assert [finding.level for finding in found] == [Level.OK]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_page_that_asks_in_vain_is_doubted(
+    place: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """KAT_CONFIRM is of use where something stays open behind the token."""
+    monkeypatch.setenv("KAT_FILES", str(FILES))
+    monkeypatch.setenv("KAT_CONFIRM", "on")
+    config = _config(place, run_dir=Path("/run/kat"), acl={"demo": Acl(mode=mode)})
+    found = _about("haproxy", config, FILES / "haproxy.cfg")
+    is_vain = mode in {Mode.STRICT, Mode.IP_TOKEN}
+    assert [finding.level for finding in found] == [Level.WARN if is_vain else Level.OK]
+    assert ("would need another one" in found[0].sentence) == is_vain
 
 
 @pytest.mark.parametrize(
