@@ -18,7 +18,7 @@ GENERATED = {"__pycache__", "dist", "build", "results"}
 # Links go to documentation and to names reserved for examples. Anything else (a mirror, a package
 # index, somebody's server) has no business in a file that others will run.
 HOSTS = re.compile(
-    r"127(?:\.\d+){3}|(?:.+\.)?example(?:\.com|\.org|\.net)?|.+\.(?:invalid|test)"
+    r"127(?:\.\d+){3}|(?:.+\.)?example(?:\.com|\.org|\.net)?|.+\.(?:invalid|localhost|test)"
     r"|(?:\w+\.)?(?:haproxy\.org|redis\.io|valkey\.io|python\.org|prometheus\.io|w3\.org)"
     r"|github\.com|keepachangelog\.com|semver\.org|www\.rfc-editor\.org|www\.apache\.org"
 )

@@ -13,6 +13,7 @@ from spoa.cli.demo import demo
 from spoa.cli.grant import grant
 from spoa.cli.inspect import inspect
 from spoa.cli.issue import issue
+from spoa.cli.pages import pages
 from spoa.cli.revoke import revoke
 from spoa.cli.secret import refuse_tokens, refuse_what_is_no_text
 from spoa.cli.serve import serve
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (serve, issue, revoke, block, grant, audit, check, inspect, demo, bench):
+for command in (serve, issue, revoke, block, grant, audit, check, pages, inspect, demo, bench):
     app.command()(command)
 
 
