@@ -14,7 +14,7 @@ ON_COMPILED = KAT_TEST_FORM=compiled PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/build/co
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: ## HAProxy, the agent, Redis and a small application, to see and to try (ARGS=--once: only the walk)
+demo: ## A portal, HAProxy with TLS, the agent and an application behind it, to see and to try (ARGS=--once: only the walk)
 	@scripts/prepare demo
 	@.venv/bin/kat demo $(ARGS)
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ["bash", "cat", "dirname", "env", "grep", "rm", "sha256sum"]
-PROGRAMS = ["redis-server", "haproxy", "curl", "node", "openssl", "wrk", "gcc"]
+PROGRAMS = ["redis-server", "haproxy", "curl", "node", "openssl", "wrk", "gcc", "chromium"]
 
 
 @dataclass
@@ -123,13 +123,22 @@ def test_apt_is_announced_and_its_noise_is_hidden(machine: Machine) -> None:
 
 
 def test_the_tests_get_what_their_examples_run_on(machine: Machine) -> None:
-    """Who only tries the demo needs neither Node nor openssl; who tests gets both installed."""
-    lacks(machine, "node", "openssl")
+    """Who only tries the demo needs neither Node nor Chromium; who tests gets all installed."""
+    lacks(machine, "node", "chromium")
     log = sudo(machine, "exit 0")
     machine.prepare("demo")
     assert not log.exists()
     machine.prepare("test")
-    assert log.read_text().splitlines()[-1].endswith(" nodejs openssl")
+    assert log.read_text().splitlines()[-1].endswith(" nodejs chromium")
+
+
+@pytest.mark.parametrize("what", ["demo", "test"])
+def test_the_demo_gets_what_makes_its_certificate(machine: Machine, what: str) -> None:
+    """Without openssl there is no TLS, so it is installed for the demo as for the tests."""
+    lacks(machine, "openssl")
+    log = sudo(machine, "exit 0")
+    machine.prepare(what)
+    assert log.read_text().splitlines()[-1].endswith(" openssl")
 
 
 def test_a_failing_apt_is_quoted(machine: Machine) -> None:

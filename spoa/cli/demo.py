@@ -21,7 +21,11 @@ def demo(
     """Show all of it at work, and stay to be tried by hand."""
     from spoa.config.file import ConfigError  # noqa: PLC0415 - see load_or_exit
     from spoa.demo.place import find_place  # noqa: PLC0415
-    from spoa.demo.play import play  # noqa: PLC0415
+
+    try:
+        from spoa.demo.play import play  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        fail(f"the demo needs {missing.name}: install kat-spoa[agent,demo]")
     from spoa.demo.programs import DemoError, Ended  # noqa: PLC0415
     from tokens.store.client import StoreFault  # noqa: PLC0415
 

@@ -1,1 +1,1 @@
-"""The program shown at work: HAProxy, the agent and Redis in front of a small web application."""
+"""The program shown at work: HAProxy, the agent and Redis before an application, and a portal."""

@@ -1,4 +1,4 @@
-"""The demo's agent: `kat serve` with no configuration but its place."""
+"""The demo's agent: `kat serve` with the configuration of its place."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 
 from spoa.config.endpoint import Endpoint
-from spoa.demo.place import NO_FILE, Place
+from spoa.demo.place import ACL, Place
 from spoa.demo.programs import Program, address_of, listen
 from tokens.issue import Issuer
 from tokens.record import Keys
@@ -17,11 +17,9 @@ from tokens.store.client import connect
 from tokens.token import digest
 
 USER = "user1"
-ACL = "demo"  # the one that an agent without configuration has
 
 # `kat serve`, whatever this very command was called as.
 _SERVE = [sys.executable, "-c", "from spoa.cli import main; main()", "serve"]
-_SERVE += ["--config", str(NO_FILE)]
 _HEALTH_TIMEOUT_S = 2.0
 
 
@@ -38,6 +36,14 @@ class Agent:
 
     def _serve(self) -> Program:
         return Program(_SERVE, self._log, self._settings, self._ended)
+
+    @property
+    def store_url(self) -> str:
+        return self._config.store_url
+
+    @property
+    def prefix(self) -> str:
+        return self._config.store.prefix
 
     @property
     def endpoint(self) -> Endpoint:
@@ -59,14 +65,14 @@ class Agent:
 
     def issue(self, ttl_s: int = 60) -> str:
         """Issue a token in the way of any other service: one command to Redis."""
-        with connect(self._config.store_url) as client:
-            issuer = Issuer(client, prefix=self._config.store.prefix)
+        with connect(self.store_url) as client:
+            issuer = Issuer(client, prefix=self.prefix)
             return issuer.issue(USER, ACL, ttl_s).token
 
     def wait_for_end_of(self, token: str) -> None:
         """Wait until Redis, whose clock alone counts, holds the token no more."""
-        key = Keys(self._config.store.prefix).token(digest(token.encode()))
-        with connect(self._config.store_url) as client:
+        key = Keys(self.prefix).token(digest(token.encode()))
+        with connect(self.store_url) as client:
             self._program.wait_until(lambda: not client.exists(key), "waited for a token to expire")
 
     def _is_ready(self) -> bool:

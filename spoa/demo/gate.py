@@ -1,35 +1,52 @@
-"""The demo's HAProxy: the very files that production runs, in front of the application."""
+"""The demo's HAProxy: the very files that production runs, in front of application and portal."""
 
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from socket import socket
 from threading import Event
 
 from haproxy import CONFIGURATION, FILES
 from spoa.config.endpoint import Endpoint, UnixEndpoint
-from spoa.demo.programs import DemoError, Program, address_of, listen
+from spoa.demo.authority import Certificate
+from spoa.demo.programs import DemoError, Program, listen
+from spoa.demo.visitor import Visitor
 
-PREFERRED_PORT = 8080
+PREFERRED_PORT = 8443
+WIKI, PORTAL = "wiki.localhost", "portal.localhost"
 _OLDEST_HAPROXY = (2, 6)
-_ANSWER_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where HAProxy is going to listen. Known before: the portal has to know all URLs."""
+
+    listener: socket
+    port: int
+    certificate: Certificate
+
+    @property
+    def wiki(self) -> str:
+        return f"https://{WIKI}:{self.port}/"
+
+    @property
+    def portal(self) -> str:
+        return f"https://{PORTAL}:{self.port}/"
 
 
 class Gate:
     """HAProxy with one protected application behind it."""
 
-    def __init__(self, address: str, program: Program) -> None:
-        self._address = address
+    def __init__(self, url: str, ca: Path, program: Program) -> None:
+        self.url = url
+        self.ca = ca
         self._program = program
-
-    @property
-    def url(self) -> str:
-        return f"http://{self._address}/"
 
     def ask(self, token: str | None = None, **headers: str) -> int:
         """Send one request, as a program with this token would. Returns the status of the answer.
@@ -38,12 +55,7 @@ class Gate:
         """
         if token:
             headers["X-KAT"] = token
-        with closing(HTTPConnection(self._address, timeout=_ANSWER_TIMEOUT_S)) as client:
-            try:
-                client.request("GET", "/", headers=headers)
-                return client.getresponse().status
-            except (OSError, HTTPException) as error:
-                raise DemoError(f"HAProxy gave no answer at {self.url}: {error!r}") from None
+        return Visitor(self.ca).get(self.url, **headers).status
 
     def wait_for_agent(self) -> None:
         """Wait until HAProxy listens, and its health check has found the agent."""
@@ -57,18 +69,32 @@ class Gate:
 
 
 @contextmanager
-def open_gate(
-    haproxy: Path, settings: Mapping[str, str], log: Path, ended: Event
-) -> Iterator[Gate]:
-    """Run HAProxy with these settings of haproxy.cfg, on its usual port if that is free."""
-    command = [str(haproxy), "-db", "-f", str(CONFIGURATION)]
+def open_door(certificate: Certificate) -> Iterator[Door]:
+    """Listen on the usual port if that is free; nobody answers yet."""
     # Opened here and handed over: two HAProxy would share one port (SO_REUSEPORT) without a word.
     with listen(PREFERRED_PORT) as listener:
-        address, fd = address_of(listener), listener.fileno()
-        ours = {"KAT_HTTP": f"fd@{fd}", "KAT_HOSTS": "localhost 127.0.0.1", "KAT_FILES": str(FILES)}
-        program = Program(command, log, {**ours, **settings}, ended, pass_fds=(fd,))
+        yield Door(listener, listener.getsockname()[1], certificate)
+
+
+@contextmanager
+def open_gate(
+    haproxy: Path, door: Door, settings: Mapping[str, str], log: Path, ended: Event
+) -> Iterator[Gate]:
+    """Run HAProxy behind this door with these settings of haproxy.cfg."""
+    command = [str(haproxy), "-db", "-f", str(CONFIGURATION)]
+    with listen() as plain:
+        handed_over = (door.listener.fileno(), plain.fileno())
+        https, http = (f"fd@{fd}" for fd in handed_over)
+        ours = {
+            "KAT_FILES": str(FILES),
+            "KAT_CERT": str(door.certificate.pem),
+            "KAT_HTTPS": https,
+            "KAT_HTTP": http,
+        }
+        program = Program(command, log, {**ours, **settings}, ended, pass_fds=handed_over)
+    door.listener.close()  # from here on it is HAProxy's: when HAProxy ends, nobody listens
     with program:
-        gate = Gate(address, program)
+        gate = Gate(door.wiki, door.certificate.ca, program)
         gate.wait_for_agent()
         yield gate
 

@@ -18,26 +18,44 @@ from spoa.config.places import NoHome, default_state_dir
 from spoa.demo.programs import DemoError
 from spoa.listen import is_answered
 
-# The configuration of the demo is always the empty one.
-NO_FILE = Path(os.devnull)
+ACL = "demo"
+
+# Written anew each time: what somebody changes in it is not the demo any more.
+# The agent's usual 80 ms are for machines that have nothing else to do: this one runs a browser.
+_CONFIGURATION = f"""\
+[acl.{ACL}]
+mode = "session"
+
+[limits]
+deadline_ms = 900
+"""
+PROCESSING = "1s"
+"""How long HAProxy waits for such an agent."""
 
 _OWN_PLACE = "give the demo a place of its own: KAT_STATE_DIR=/some/folder kat demo"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One folder, for the agent, its store, its socket and the logs."""
+    """One folder, for the agent, its store, its socket, and what the demo itself writes."""
 
     folder: Path
     is_default: bool
 
     def config(self) -> Config:
-        """Give the agent's configuration: nothing but the folder. Raises ConfigError."""
-        return load(NO_FILE, self.variables)
+        """Say where an agent here has its things. Raises ConfigError."""
+        # Before anything is written: its file says nothing of places.
+        return load(Path(os.devnull), {"KAT_STATE_DIR": str(self.folder)})
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"KAT_STATE_DIR": str(self.folder)}
+        """Mean this demo's agent by the environment."""
+        return {"KAT_STATE_DIR": str(self.folder), "KAT_CONFIG": str(self.file)}
+
+    @property
+    def file(self) -> Path:
+        """The agent's configuration."""
+        return self.folder / "demo/kat.toml"
 
     @property
     def kat(self) -> str:
@@ -46,8 +64,8 @@ class Place:
         if self.is_default:
             return kat
         # env -i: whatever else is set there may mean a real agent.
-        folder = shlex.quote(str(self.folder))
-        return f"env -i KAT_CONFIG={NO_FILE} KAT_STATE_DIR={folder} {kat}"
+        settings = (f"{name}={shlex.quote(text)}" for name, text in self.variables.items())
+        return f"env -i {' '.join(settings)} {kat}"
 
 
 def find_place(environ: Mapping[str, str] = os.environ) -> Place:
@@ -92,7 +110,7 @@ def _own_folder() -> Path:
 
 @contextmanager
 def occupied(config: Config) -> Iterator[Path]:
-    """Keep other demos out for as long as the `with` block lasts. Yields the folder for logs.
+    """Keep other demos out for as long as the `with` block lasts. Yields the demo's folder.
 
     Raises DemoError, and has touched nothing then, when a demo or an agent runs here already.
     """
@@ -105,7 +123,7 @@ def occupied(config: Config) -> Iterator[Path]:
     try:
         _take(lock, config.state_dir)
         _refuse_running_agent(config)
-        _empty(folder)
+        _prepare(folder)
         yield folder
     finally:
         os.close(lock)
@@ -132,10 +150,11 @@ def _refuse_running_agent(config: Config) -> None:
             )
 
 
-def _empty(folder: Path) -> None:
-    """Remove the logs of last time: what is quoted is of this time."""
+def _prepare(folder: Path) -> None:
+    """Write the configuration, and remove last time's logs: what is quoted is of this time."""
     try:
         for log in folder.glob("*.log"):
             log.unlink()
+        (folder / "kat.toml").write_text(_CONFIGURATION)
     except OSError as error:
         raise DemoError(f"{folder} cannot be used: {error.strerror}") from None

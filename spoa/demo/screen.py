@@ -48,9 +48,18 @@ class Screen:
     def failure(self, wrong: int, steps: int, logs: object) -> None:
         self.line(f"\n{self._styled(_RED, f'{wrong} of {steps} steps went wrong.')} Logs: {logs}")
 
-    def invitation(self, issue: str, url: str) -> None:
+    def browser(self, portal_url: str, ca: object) -> None:
+        """Say how to go on in a browser."""
+        self.line(f"\n{self._styled(_BOLD, 'Try it in a browser')}: {portal_url}\n")
+        self.line("  Log in as alice, or as bob, who is an admin too. For carol nothing opens.")
+        self.line(
+            "  Your browser will warn of an unknown CA, unless you import this one, which can"
+        )
+        self.line(f"  vouch for localhost alone: {ca}")
+
+    def terminal(self, issue: str, url: str) -> None:
         """Say how to go on by hand. The token stays out of the list of processes."""
-        self.line(f"\n{self._styled(_BOLD, 'Try it yourself')}, with bash in another terminal:\n")
+        self.line(f"\n{self._styled(_BOLD, 'Or by hand')}, with bash in another terminal:\n")
         self.line(f"  token=$({issue})")
         self.line(f'  curl -i {url} -H @- <<< "X-KAT: $token"     # once: 200; again: 403')
         self.line(f"  curl -i {url}     # no token: 403")

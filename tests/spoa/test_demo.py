@@ -4,13 +4,15 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPSConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -79,8 +81,11 @@ def test_the_walk_goes_as_expected_and_leaves_nothing(
     with demo(environment, "--once", "--haproxy", str(binary(version))) as process:
         printed, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, ""), printed
-    assert "All 7 steps went as expected" in printed
+    assert "All 12 steps went as expected" in printed
     assert "kat_" not in printed, "a token was printed"
+    written = [path.read_text() for path in demo_folder(environment).glob("*.log")]
+    assert len(written) == 3, "of the agent, HAProxy and the application"
+    assert not re.search("kat_[0-9A-Za-z]{38}", "".join(written)), "a token was logged"
     assert leftovers(environment) == []
 
 
@@ -90,11 +95,11 @@ def test_it_stays_to_be_tried_and_ends_cleanly(
 ) -> None:
     """The command it prints issues a token that opens once; a signal then ends everything."""
     with demo(environment) as process:
-        printed = read_until(process, "curl -i http")
-        url = url_in(printed)
+        url = url_in(read_until(process, "curl -i http"))
         kat = [*KAT, "issue", "--acl", "demo", "--user", "user1"]
         token = subprocess.run(kat, env=environment, capture_output=True, text=True, check=True)
-        assert [ask(url, token.stdout.strip()) for _ in range(2)] == [200, 403]
+        ca = demo_folder(environment) / "ca.pem"
+        assert [ask(url, ca, token.stdout.strip()) for _ in range(2)] == [200, 403]
         process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
@@ -105,8 +110,14 @@ def url_in(printed: str) -> str:
     return printed.rpartition("curl -i ")[2].split()[0]
 
 
-def ask(url: str, token: str) -> int:
-    client = HTTPConnection(url.split("/")[2], timeout=10)
+def demo_folder(environment: dict[str, str]) -> Path:
+    return Path(environment["KAT_STATE_DIR"]) / "demo"
+
+
+def ask(url: str, ca: Path, token: str) -> int:
+    """Ask at the address, whose name is in the certificate too: not all resolvers know the host."""
+    tls = ssl.create_default_context(cafile=str(ca))
+    client = HTTPSConnection("127.0.0.1", urlsplit(url).port, timeout=10, context=tls)
     client.request("GET", "/", headers={"X-KAT": token})
     status = client.getresponse().status
     client.close()
@@ -150,9 +161,8 @@ def test_a_killed_demo_leaves_nothing(environment: dict[str, str]) -> None:
 
 
 def is_listening(url: str) -> bool:
-    host, port = url.split("/")[2].split(":")
     with socket.socket() as client:
-        return client.connect_ex((host, int(port))) == 0
+        return client.connect_ex(("127.0.0.1", urlsplit(url).port or 0)) == 0
 
 
 def test_two_demos_do_not_meet(environment: dict[str, str], tmp_path: Path) -> None:
@@ -161,8 +171,8 @@ def test_two_demos_do_not_meet(environment: dict[str, str], tmp_path: Path) -> N
     with demo(environment) as one, demo(other) as two:
         # Nothing is read from the second until the first is up: they start side by side.
         printed = [read_until(process, "Ctrl-C") for process in (one, two)]
-        assert all("All 7 steps went as expected" in text for text in printed)
-        ports = [set(re.findall(r"http://127.0.0.1:(\d+)", text)) for text in printed]
+        assert all("All 12 steps went as expected" in text for text in printed)
+        ports = [set(re.findall(r"(?:localhost|127.0.0.1):(\d+)", text)) for text in printed]
         assert ports[0].isdisjoint(ports[1])
 
 
@@ -183,7 +193,9 @@ def test_production_is_left_alone(environment: dict[str, str], tmp_path: Path) -
         token = subprocess.run(
             ["sh", "-c", issue], env=environment, capture_output=True, text=True, check=True
         )
-        assert ask(url_in(printed), token.stdout.strip()) == 200
+        ca = folder / "demo/ca.pem"
+        assert f" --cacert {ca} " in printed
+        assert ask(url_in(printed), ca, token.stdout.strip()) == 200
     assert answering(folder) == []
     assert not list(tmp_path.glob("real*"))
 
@@ -227,15 +239,19 @@ def test_nowhere_to_print_to_is_a_sentence(
 
 def test_a_step_that_goes_wrong_is_told(environment: dict[str, str], tmp_path: Path) -> None:
     """A HAProxy that lets everybody in makes the demo fail, and say where the logs are."""
-    config = "defaults\n mode http\nlisten l\n bind ${KAT_HTTP}\n server a ${KAT_APP}\n"
+    config = (
+        'defaults\n mode http\nfrontend f\n bind ${KAT_HTTPS} ssl crt "${KAT_CERT}"\n'
+        " use_backend portal if { req.hdr(host) -m beg portal. }\n default_backend app\n"
+        "backend app\n server a ${KAT_APP}\nbackend portal\n server p ${KAT_PORTAL_APP}\n"
+    )
     (tmp_path / "open.cfg").write_text(config)
     real = find_haproxy(None)
     version = f"[ $1 != -v ] || exec {real} -v\n"
     open_door = fake(tmp_path, f"{version}exec {real} -db -f '{tmp_path}/open.cfg'")
     with demo(environment, "--once", "--haproxy", str(open_door)) as process:
-        printed, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 1
-    assert "5 of 7 steps went wrong. Logs: " in printed
+        printed, errors = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, errors) == (1, "")
+    assert "9 of 12 steps went wrong. Logs: " in printed
     assert leftovers(environment) == []
 
 

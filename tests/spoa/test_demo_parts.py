@@ -5,15 +5,17 @@ import os
 import shlex
 import shutil
 import socket
+import ssl
+import subprocess
+import sys
 import time
 from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from spoa.demo.application import Application
+from spoa.demo.authority import Certificate, have_certificate
 from spoa.demo.gate import find_haproxy, haproxy_version
 from spoa.demo.place import Place, find_place, occupied
 from spoa.demo.programs import DemoError, Ended, Program, address_of, listen
@@ -159,18 +161,6 @@ def test_a_port_in_use_is_not_taken() -> None:
         assert address_of(free) == f"127.0.0.1:{port}"
 
 
-def test_the_application_counts_requests_and_not_connections() -> None:
-    """HAProxy's health checks do not look like visitors."""
-    with Application() as application:
-        with closing(HTTPConnection(application.address, timeout=10)) as check:
-            check.connect()
-        assert application.requests == 0
-        with closing(HTTPConnection(application.address, timeout=10)) as visitor:
-            visitor.request("GET", "/", headers={"X-KAT-User": "user1"})
-            assert visitor.getresponse().read().startswith(b"Hello user1.")
-        assert application.requests == 1
-
-
 class Terminal(io.TextIOWrapper):
     """A stream that claims to be a terminal."""
 
@@ -225,3 +215,132 @@ def test_every_wait_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         pytest.raises(DemoError, match="in vain"),
     ):
         program.wait_until(lambda: False, "waited for a miracle")
+
+
+def test_a_certificate_is_made_once(tmp_path: Path) -> None:
+    """The next demo takes what the last one made, so that a CA is imported once."""
+    made = have_certificate(tmp_path)
+    before = made.pem.read_bytes(), made.ca.read_bytes()
+    assert have_certificate(tmp_path) == made
+    assert (made.pem.read_bytes(), made.ca.read_bytes()) == before
+
+
+@pytest.mark.parametrize("trouble", ["gone", "empty", "of another CA", "over"])
+def test_a_certificate_that_is_no_good_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """One that is missing, cut off, or does not belong to the CA is not used."""
+    made = have_certificate(tmp_path)
+    match trouble:
+        case "gone":
+            made.ca.unlink()
+        case "empty":
+            made.pem.write_bytes(b"")
+        case "of another CA":
+            (tmp_path / "other").mkdir()
+            have_certificate(tmp_path / "other").ca.replace(made.ca)
+        case _:
+            later = int(time.time()) + 31 * 86_400
+            in_a_month = f'if [ $1 = verify ]; then shift; set -- verify -attime {later} "$@"; fi'
+            put_before_openssl(tmp_path, in_a_month)
+            monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    had = made.pem.read_bytes()
+    have_certificate(tmp_path)
+    assert made.pem.read_bytes() != had
+    assert shown_by(made, "wiki.localhost") == "shown"
+
+
+def put_before_openssl(folder: Path, line: str) -> None:
+    """Make an openssl that does something else first."""
+    (folder / "openssl").write_text(f'#!{shell()}\n{line}\nexec {shutil.which("openssl")} "$@"\n')
+    (folder / "openssl").chmod(0o755)
+
+
+def test_the_keys_are_nobody_elses(tmp_path: Path) -> None:
+    """The server's key is private, and that of the CA is nowhere: it signs nothing any more."""
+    umask = os.umask(0)
+    try:
+        made = have_certificate(tmp_path)
+    finally:
+        os.umask(umask)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.pem", "server.pem"]
+    assert made.pem.stat().st_mode & 0o777 == 0o600
+    assert "PRIVATE KEY" not in made.ca.read_text()
+
+
+@pytest.mark.parametrize(
+    ("host", "seen"),
+    [
+        ("wiki.localhost", "shown"),
+        ("portal.localhost", "shown"),
+        ("localhost", "shown"),
+        ("127.0.0.1", "shown"),
+        ("wiki.example", "refused"),
+        ("127.0.0.2", "refused"),
+    ],
+)
+def test_the_certificate_is_for_this_machine(tmp_path: Path, host: str, seen: str) -> None:
+    """Who believes the CA believes the demo's names, and no other."""
+    assert shown_by(have_certificate(tmp_path), host) == seen
+
+
+def test_the_ca_vouches_for_no_other_name(tmp_path: Path) -> None:
+    """Nobody who had imported it could be shown another site, had its key been kept."""
+    ca = str(have_certificate(tmp_path).ca)
+    asked = ["openssl", "x509", "-in", ca, "-noout", "-ext", "nameConstraints"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert "critical" in told
+    _, _, permitted = told.partition("Permitted:")
+    assert permitted.split() == ["DNS:localhost", "IP:127.0.0.1/255.255.255.255"]
+
+
+def shown_by(certificate: Certificate, host: str) -> str:
+    """Shake hands without a network; tell whether a client believes that it speaks to a host."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate.pem)
+    client = ssl.create_default_context(cafile=str(certificate.ca))
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(back, there, server_hostname=host)
+    answering = server.wrap_bio(there, back, server_side=True)
+    for side in (asking, answering, asking):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError:
+            return "refused"
+    return "shown"
+
+
+def test_a_missing_openssl_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without openssl the sentence says what to install, and nothing is left behind."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DemoError, match="apt install openssl"):
+        have_certificate(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_openssl_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own words are in the sentence."""
+    put_before_openssl(tmp_path, "echo no entropy today >&2; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DemoError, match="no entropy today"):
+        have_certificate(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["starlette", "jinja2", "uvicorn", "websockets"])
+def test_a_missing_extra_is_named(tmp_path: Path, name: str) -> None:
+    """Without one of the packages of the extra `demo` the sentence says what to install."""
+    code = f"import sys; sys.modules[{name!r}] = None; from spoa.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "demo", "--once"],
+        env={**os.environ, "KAT_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"kat: the demo needs {name}")
+    assert "install kat-spoa[agent,demo]" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
