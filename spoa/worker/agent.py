@@ -100,6 +100,11 @@ class Agent:
         punctual = deadline
         for notify in notifies:
             name, check, at_ms = read(notify, room_bytes)
+            # Before anything is refused: each message tells of HAProxy's clock. What was asked in
+            # the same millisecond has the same age.
+            if at_ms != last_at_ms:
+                age_s = 0.0 if at_ms is None else link.ages.age_s(at_ms, unix_now)
+                deadline, last_at_ms = punctual - age_s, at_ms
             if in_flight >= self._max_in_flight or name not in _CHECKS:
                 refusal = self._refuse(name, check, is_full=in_flight >= self._max_in_flight)
             else:
@@ -108,9 +113,6 @@ class Agent:
                 self._answer(link, notify.ids, check.acl, Decision(refusal))
                 refused += 1
                 continue
-            if at_ms != last_at_ms:  # what was asked in the same millisecond has the same age
-                age_s = 0.0 if at_ms is None else link.ages.age_s(at_ms, unix_now)
-                deadline, last_at_ms = punctual - age_s, at_ms
             in_flight += 1
             add_link(link)
             add_ids(notify.ids)

@@ -1,6 +1,7 @@
 """asyncio on one side, `spop.Connection` on the other: bytes, back-pressure, time-outs."""
 
 import asyncio
+import socket
 from typing import cast
 
 from spoa.config.sections import Limits
@@ -48,13 +49,13 @@ class SpopServer:
     def __call__(self) -> "SpopLink":
         return SpopLink(self)
 
-    def ages_of(self, engine_id: bytes) -> AgeGauge:
-        """Find the gauge of a HAProxy process, which all its connections share."""
+    def ages_of(self, engine_id: bytes, *, is_local: bool) -> AgeGauge:
+        """Find the gauge of a HAProxy process, or of its thread: its connections share one."""
         if not engine_id:
-            return AgeGauge()
+            return AgeGauge(is_local=is_local)
         if engine_id not in self._ages and len(self._ages) >= MAX_ENGINES:
             del self._ages[next(iter(self._ages))]
-        return self._ages.setdefault(engine_id, AgeGauge())
+        return self._ages.setdefault(engine_id, AgeGauge(is_local=is_local))
 
     def complain(self, ending: Ending) -> None:
         """Log that a peer broke the protocol, and how many more did since the last line."""
@@ -179,7 +180,9 @@ class SpopLink(asyncio.Protocol):
         self._handshake.cancel()
         ending = self._connection.ending
         if ending is None:
-            self.ages = self._server.ages_of(self._connection.engine_id)
+            peer = self._transport.get_extra_info("socket")
+            is_local = peer is not None and peer.family == socket.AF_UNIX
+            self.ages = self._server.ages_of(self._connection.engine_id, is_local=is_local)
             return
         if ending.by is EndedBy.AGENT and ending.status != StatusCode.NORMAL:
             self._server.complain(ending)

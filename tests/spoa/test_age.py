@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoa.worker.age import WINDOW_S, AgeGauge
+from spoa.worker.age import PROBATION_S, WINDOW_S, AgeGauge
 
 T0 = 1_800_000_000.0
 HOUR_S = 3600.0
@@ -15,9 +15,9 @@ skews = pytest.mark.parametrize("skew_s", [0.0, HOUR_S, -HOUR_S, 0.25])
 class Host:
     """A HAProxy whose clock is `skew_s` ahead of the agent's, and the gauge that watches it."""
 
-    def __init__(self, skew_s: float = 0.0) -> None:
+    def __init__(self, skew_s: float = 0.0, *, is_local: bool = False) -> None:
         self.skew_s = skew_s
-        self.gauge = AgeGauge()
+        self.gauge = AgeGauge(is_local=is_local)
 
     def age_s(self, arrived_s: float, waited_s: float = 0.0) -> float:
         """Let a message arrive at T0 + `arrived_s` that HAProxy sent `waited_s` before."""
@@ -33,6 +33,26 @@ def close(seconds: float) -> object:
 def test_the_first_message_has_no_age(skew_s: float) -> None:
     """Nothing is known about a clock from a single reading of it."""
     assert Host(skew_s).age_s(0.0, waited_s=5.0) == 0.0
+
+
+def test_the_first_message_of_a_neighbour_may_be_old() -> None:
+    """On one host a backlog is known for what it is, whatever is the first to be read of it."""
+    host = Host(is_local=True)
+    assert host.age_s(0.0, waited_s=0.5) == close(0.5)
+    assert host.age_s(0.001, waited_s=0.3) == close(0.3)
+    assert host.age_s(0.002) == close(0.0)
+    assert host.age_s(WINDOW_S, waited_s=0.2) == close(0.2)
+
+
+@pytest.mark.parametrize("skew_s", [HOUR_S, -HOUR_S, -0.25])
+def test_a_tunnel_from_another_host_is_believed_soon(skew_s: float) -> None:
+    """Behind a unix socket may be another clock: after PROBATION_S it counts like any other's."""
+    host = Host(skew_s, is_local=True)
+    assert host.age_s(0.0) == close(max(0.0, -skew_s))
+    assert host.age_s(PROBATION_S / 2) == close(max(0.0, -skew_s))
+    assert host.age_s(PROBATION_S + 0.01) == close(0.0)
+    assert host.age_s(PROBATION_S + 1, waited_s=0.3) == close(0.3)
+    assert host.age_s(10 * WINDOW_S) == close(0.0)
 
 
 @skews

@@ -312,6 +312,16 @@ async def test_an_old_message_is_answered_deadline(scene: Scene) -> None:
     assert scene.in_flight == 2
 
 
+@hasty
+async def test_what_is_refused_at_once_tells_of_the_clock(scene: Scene) -> None:
+    """A message without a token is as good a measure of the ages of others as any."""
+    link = Link()
+    scene.agent.receive(link, [link.check(None)])
+    scene.agent.receive(link, [link.check(at=now_ms() - DEADLINE_MS - 50)])
+    await turn()
+    assert link.reasons == ["missing", "deadline"]
+
+
 @pytest.mark.parametrize(
     "at",
     [None, "", "1800000000000", frames.boolean(value=True), address("192.0.2.7")],
