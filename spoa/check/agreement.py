@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from spoa.check.haproxyfile import HaproxyFacts, Proxy
-from spoa.config.acl import Acl
+from spoa.config.acl import Acl, Nonce
 from spoa.config.model import Config
 from tokens.policy.rule import Bind, Mode
 
@@ -39,6 +39,7 @@ def disagreements(config: Config, facts: HaproxyFacts, ours: frozenset[str]) -> 
             if name not in config.acl:
                 yield f"a gate asks for the ACL {name}, which is not configured: unknown_acl, 503"
         yield from _unanswerable(config, facts, proxy)
+        yield from _nameless(config, facts, proxy)
         yield from _hasty(facts, proxy)
 
 
@@ -94,6 +95,20 @@ def _unanswerable(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator
             yield f"{about}: only {able} can be asked so"
         elif missing := _missing(acl, needs[acl.mode], facts.messages.get(message, {})):
             yield f"{about}, without its arguments {', '.join(missing)}"
+
+
+def _nameless(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
+    """Find gates that cannot tell one browser from another, where tokens must be bound to one."""
+    for name, message in product(dict.fromkeys(proxy.acls), facts.asked(proxy)):
+        acl = config.acl.get(name)
+        if message != "check-http" or acl is None or acl.nonce is not Nonce.REQUIRED:
+            continue
+        nonce = facts.messages.get(message, {}).get("nonce", "")
+        if not _fillings(facts, nonce) or not nonce:
+            yield (
+                f"{proxy.name} asks for the ACL {name}, whose nonce is required, but sends none "
+                "(KAT_NONCE_KEY): no link would open it"
+            )
 
 
 def _missing(acl: Acl, needed: tuple[str, ...], sent: Mapping[str, str]) -> list[str]:

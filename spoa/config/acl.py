@@ -1,5 +1,6 @@
 """What opens a protected application, and for how long."""
 
+from enum import Enum
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -71,12 +72,28 @@ class Grant(Section):
         return _within(ttl_s, MAX_GRANT_TTL_S)
 
 
+class Nonce(Enum):
+    """Whether the token of a link must be bound to the browser that follows it."""
+
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
 class Acl(Section):
     """One protected application."""
 
     mode: Mode = Mode.STRICT
+    nonce: Nonce = Nonce.OPTIONAL
     session: Session = Field(default_factory=Session)
     grant: Grant = Field(default_factory=Grant)
+
+    @field_validator("nonce")
+    @classmethod
+    def _has_tokens(cls, nonce: Nonce, info: ValidationInfo) -> Nonce:
+        """Refuse it where no token is looked at."""
+        if nonce is Nonce.REQUIRED and info.data.get("mode") is Mode.IP:
+            raise ValueError('with mode = "ip" it would do nothing: no token is looked at')
+        return nonce
 
     @field_validator("session", "grant")
     @classmethod
@@ -100,4 +117,5 @@ class Acl(Section):
             session_idle_ms=idle_s * 1000 if idle_s and idle_s < ttl_s else None,
             session_bind=self.session.bind,
             grant_ttl_ms=self.grant.ttl * 1000,
+            is_nonce_required=self.nonce is Nonce.REQUIRED,
         )

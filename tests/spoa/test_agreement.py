@@ -174,6 +174,20 @@ def _doubted(
     return list(doubts(config, read_haproxy_files([file], {})))
 
 
+NONCE = "http-request set-var(txn.gate.nonce) req.cook(k),sha2(256),hex,lower"
+
+
+@pytest.mark.parametrize("rule", ["", NONCE])
+def test_a_required_nonce_must_be_sent(rule: str, tmp_path: Path) -> None:
+    """Where tokens must be bound to a browser, a gate that cannot tell one from another is told."""
+    web = f"{rule}\n{WEB.format(group='check-http')}"
+    text = f"frontend web\n{web}"
+    told = "backend gate asks for the ACL wiki, whose nonce is required, but sends none"
+    expected = [] if rule else [f"{told} (KAT_NONCE_KEY): no link would open it"]
+    assert _told(tmp_path, text, {"mode": "session", "nonce": "required"}) == expected
+    assert _told(tmp_path, text, {"mode": "session"}) == []
+
+
 WAY = "http-request set-var(txn.gate.via) str({})"
 COOKIE = "http-request set-var(txn.gate.session) req.cook(k)"
 NO_WAY = "txn.gate.via is never set to query or form: no token opens a session"

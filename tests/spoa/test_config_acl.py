@@ -123,6 +123,17 @@ def test_a_setting_that_would_do_nothing_is_a_mistake(
     )
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_nonce_may_be_required_where_tokens_are(mode: Mode, tmp_path: Path) -> None:
+    """`nonce` is for every mode that takes tokens; the one that takes none has no use for it."""
+    assert not _rule(f'mode = "{mode.value}"', tmp_path).is_nonce_required
+    text = f'mode = "{mode.value}"\nnonce = "required"'
+    if mode is Mode.IP:
+        assert "it would do nothing: no token is looked at" in _mistake(text, tmp_path)
+    else:
+        assert _rule(text, tmp_path).is_nonce_required
+
+
 def test_a_variable_that_would_do_nothing_is_named(tmp_path: Path) -> None:
     """A setting of another mode is a mistake in the environment, too."""
     told = _mistake("", tmp_path, KAT_ACL__WIKI__GRANT__TTL="1h")

@@ -287,6 +287,19 @@ def test_each_argument_gets_to_its_rule(
     assert (event["event"], event.get("reason")) == expected
 
 
+@pytest.mark.parametrize("via", ["query", "form"])
+def test_a_link_for_nobody_in_particular(client: redis.Redis, via: str) -> None:
+    """Where a nonce is required, an unbound token opens no session, and stays whole."""
+    site = Site(client, {"session": AclRule(Mode.SESSION, is_nonce_required=True)})
+    browser = {"acl": "session", "via": via.encode(), "nonce": NONCE.encode()}
+    unbound = site.issue(acl=["session"])
+    assert site.outcome(bringing(unbound, **browser)) is Outcome.WRONG_NONCE
+    assert not site.is_consumed(unbound)
+    assert site.outcome(bringing(unbound, "session", via=b"header")) is Outcome.OK
+    bound = site.issue(acl=["session"], nonce=NONCE)
+    assert site.outcome(bringing(bound, **browser)) is Outcome.OK
+
+
 @pytest.mark.parametrize("raw", MISSPELT.values(), ids=MISSPELT)
 def test_what_only_python_refuses(site: Site, raw: bytes) -> None:
     """A record that Lua accepts and Python does not opens nothing; its neighbours are judged."""

@@ -10,21 +10,32 @@ from hypothesis import strategies as st
 from tests.support.gates import CHECK
 from tokens.check import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN
 from tokens.outcome import Outcome
-from tokens.policy.looks import LOOKS, look_logout
-from tokens.policy.rule import Mode
+from tokens.policy.looks import look_logout, look_of
+from tokens.policy.rule import AclRule, Mode
 from tokens.token import mint
 
 GOOD = mint().encode()
 ID = b"-Session_" + b"x" * 34  # the same in each process: it names tests
 STRICT, IN_SESSION, IN_GRANT, IP, IP_TOKEN = (
-    LOOKS[Mode(name)] for name in ("strict", "session", "grant", "ip", "ip+token")
+    look_of(AclRule(Mode(name))) for name in ("strict", "session", "grant", "ip", "ip+token")
 )
 MAPPED = bytes(10) + b"\xff\xff"
 
 
-def test_every_mode_has_a_look() -> None:
-    """No mode of the configuration is without a rule of what it wants."""
-    assert LOOKS.keys() == set(Mode)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_every_mode_has_a_look(mode: Mode) -> None:
+    """Every mode of the configuration has a rule of what it wants, and refuses who has nothing."""
+    check = replace(CHECK, token=b"")
+    assert look_of(AclRule(mode))(check) is not None or check.needs
+
+
+@pytest.mark.parametrize("via", [b"query", b"form", b"header", b""])
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.IP])
+def test_a_required_nonce_is_asked_of_browsers(mode: Mode, via: bytes) -> None:
+    """A token by link or form must be bound to a browser; one in a header need not be."""
+    check = replace(CHECK, token=GOOD, via=via, nonce=b"ab")
+    assert look_of(AclRule(mode, is_nonce_required=True))(check) is None
+    assert check.nonce == (b"!ab" if via in {b"query", b"form"} else b"ab")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +61,7 @@ def test_every_mode_has_a_look() -> None:
 def test_refused_without_redis(mode: str, changes: dict[str, Any], outcome: Outcome) -> None:
     """What can open nothing is refused at once, with its reason, and needs nothing of Redis."""
     check = replace(CHECK, **changes)
-    assert LOOKS[Mode(mode)](check) is outcome
+    assert look_of(AclRule(Mode(mode)))(check) is outcome
     assert check.needs == 0
 
 
@@ -83,7 +94,7 @@ def test_what_redis_is_needed_for(
     None in the table: the token's own refusal is the answer.
     """
     check = replace(CHECK, **changes)
-    assert LOOKS[Mode(mode)](check) is None
+    assert look_of(AclRule(Mode(mode)))(check) is None
     assert check.needs == needs
     if refusal:
         assert check.refusal is refusal

@@ -171,6 +171,26 @@ def test_a_wrong_attempt_never_burns_the_token(
     assert redeemer.redeem_one(right) == Answer("ok", BOUND)
 
 
+@pytest.mark.parametrize(
+    ("raw", "nonce", "code"),
+    [
+        (BOUND, f"!{NONCE}", "ok"),
+        (BOUND, f"!{NONCE[::-1]}", "wrong_nonce"),
+        (BOUND, f"!!{NONCE}", "wrong_nonce"),
+        (BOUND, "!", "wrong_nonce"),
+        (GOOD, f"!{NONCE}", "wrong_nonce"),
+        (GOOD, "!", "wrong_nonce"),
+        (GOOD, NONCE, "ok"),
+    ],
+)
+def test_a_required_nonce(redeemer: Redeemer, raw: bytes, nonce: str, code: str) -> None:
+    """Where a token must be bound to a browser, one that is not stays whole, whoever brings it."""
+    key = redeemer.put(raw)
+    assert redeemer.redeem_one(Ask(key, nonce=nonce)).code == code
+    if code != "ok":
+        assert_untouched(redeemer, key, raw)
+
+
 def test_an_ipv6_client_of_a_dual_stack_token(redeemer: Redeemer) -> None:
     """One IPv4 and one IPv6 entry serve a client that comes by either."""
     ask = Ask(redeemer.put(BOUND), nonce=NONCE, src="2001:db8::9 2001:db8::/64 2001:db8::/56")

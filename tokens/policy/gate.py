@@ -23,7 +23,7 @@ from tokens.check import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check, Deci
 from tokens.outcome import Outcome
 from tokens.policy import cut, grant, proofs, redeem
 from tokens.policy.judge import Found, Judge
-from tokens.policy.looks import LOOKS, look_logout
+from tokens.policy.looks import look_logout, look_of
 from tokens.policy.opening import Opening
 from tokens.policy.proofs import Grants, Sessions, Tokens
 from tokens.policy.redeem import MAX_TOKENS_PER_CALL, Redeemer, ReplyMismatch
@@ -81,7 +81,7 @@ class Gate:
         """Take `keys_per_call` 1 for a cluster, where the keys of a batch live apart."""
         self._rules = {acl.encode(): rule for acl, rule in rules.items()}
         self._idle_ms = {acl: rule.session_idle_ms for acl, rule in self._rules.items()}
-        self._looks = {acl: LOOKS[rule.mode] for acl, rule in self._rules.items()}
+        self._looks = {acl: look_of(rule) for acl, rule in self._rules.items()}
         self._keys = keys
         self._redeemer = Redeemer(keys, deadline_ms, keys_per_call)
         self._journal = journal

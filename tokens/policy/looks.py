@@ -11,10 +11,14 @@ from typing import Final
 from tokens.address import address_of, is_loopback, is_unspecified
 from tokens.check import AFTER_GRANT, GRANT, LOGOUT, SESSION, TOKEN, Check
 from tokens.outcome import Outcome
-from tokens.policy.rule import Mode
+from tokens.policy.rule import AclRule, Mode
 from tokens.policy.session import is_session_id
 from tokens.policy.sessionrecord import MAX_HOST_BYTES
 from tokens.token import is_well_formed
+
+Look = Callable[[Check], Outcome | None]
+
+_BY_BROWSER: Final = (b"query", b"form")
 
 _MISSING: Final = Outcome.MISSING
 _MALFORMED: Final = Outcome.MALFORMED
@@ -88,10 +92,27 @@ def look_logout(check: Check) -> Outcome | None:
     return None
 
 
-LOOKS: Final[dict[Mode, Callable[[Check], Outcome | None]]] = {
+_LOOKS: Final[dict[Mode, Look]] = {
     Mode.STRICT: _strict,
     Mode.SESSION: _session,
     Mode.GRANT: _grant,
     Mode.IP: _ip,
     Mode.IP_TOKEN: _ip_token,
 }
+
+
+def look_of(rule: AclRule) -> Look:
+    """Find what an ACL wants of a request."""
+    look = _LOOKS[rule.mode]
+    return _wanting_nonce(look) if rule.is_nonce_required else look
+
+
+def _wanting_nonce(look: Look) -> Look:
+    """Look as `look` does, and have redeem.lua refuse a browser's token that is bound to none."""
+
+    def look_for_nonce(check: Check) -> Outcome | None:
+        if check.via in _BY_BROWSER:
+            check.nonce = b"!" + check.nonce
+        return look(check)
+
+    return look_for_nonce

@@ -10,7 +10,8 @@ redeem.lua: look at each token, refuse it or consume it. The one atomic step.
 
          claim   minted by the agent for this one request; no spaces
          src     space separated: the client's address, then the networks it belongs to
-         nonce   hex SHA-256 of the browser's cookie, or empty
+         nonce   hex SHA-256 of the browser's cookie, or empty; behind a "!" if the token must be
+                 bound to one
          room    bytes that sub and the comma-joined groups may take in the answer
 
   Reply  now_ms, the first claim, then for each key: kid, code, detail
@@ -135,6 +136,12 @@ local function allows_path(list, path)
     or find(escapes, '%5c', 1, true) or find(escapes, '%00', 1, true))
 end
 
+-- The same for the browser; an ACL may want every token bound.
+local function allows_nonce(nonce, asked)
+  if nonce == nil then return sub(asked, 1, 1) ~= '!' end
+  return nonce == asked or '!' .. nonce == asked
+end
+
 -- How many bytes sub and groups take in the answer, a comma between two groups.
 local function answer_bytes(record)
   local bytes, groups = #record.sub, record.groups
@@ -221,7 +228,7 @@ local function judge(key, arg)
   if not allows(record.method, ARGV[arg + 4]) then return 'wrong_method', '' end
   if not allows_path(record.path, ARGV[arg + 5]) then return 'wrong_path', '' end
   if not allows_src(record.src, src) then return 'wrong_src', '' end
-  if record.nonce and record.nonce ~= ARGV[arg + 6] then return 'wrong_nonce', '' end
+  if not allows_nonce(record.nonce, ARGV[arg + 6]) then return 'wrong_nonce', '' end
 
   local address = match(src, '^%S+') or '-'
   local tombstone = 'consumed ' .. claim .. ' ' .. now .. ' ' .. address .. ' ' .. raw

@@ -37,3 +37,5 @@ class AclRule:
     session_idle_ms: int | None = None
     session_bind: Bind = Bind.OFF
     grant_ttl_ms: int = 3600 * 1000
+    is_nonce_required: bool = False
+    """A token that comes by a link or a form must be bound to a browser."""
