@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from haproxy.demo.people import Application
 
@@ -19,6 +19,8 @@ _MAX_CHARS: Final = 4096
 # would never reach the gate. Space, control characters and all that is not ASCII are encoded by who
 # sends a URL, so what holds them was not sent by a gate.
 _is_plain = re.compile(r"[!\"$-\[\]-~]+").fullmatch
+
+_holds_token = re.compile(r"kat_[0-9A-Za-z]{38}").search
 
 _is_nonce = re.compile(r"[0-9a-f]{64}", re.ASCII).fullmatch
 
@@ -55,8 +57,15 @@ def read_way(url: str, nonce: str, applications: Iterable[Application]) -> Way |
         # with a user name, a port, or another spelling of the host.
         path = url.removeprefix(f"{application.origin}/")
         if path != url and not path.startswith("/"):
-            return Way(application, _without_token(url), nonce if _is_nonce(nonce) else None)
+            return _way(application, _without_token(url), nonce)
     return None
+
+
+def _way(application: Application, url: str, nonce: str) -> Way | None:
+    # In disguise, `;kat=` or in the path: the gate refuses the whole URL, and ours with it.
+    if _holds_token(unquote(url)):
+        return None
+    return Way(application, url, nonce if _is_nonce(nonce) else None)
 
 
 def _without_token(url: str) -> str:

@@ -132,6 +132,14 @@ def test_a_token_in_it_is_dropped(query: str, left: str) -> None:
     assert found.url == f"https://blog.example/a{left}"
 
 
+@pytest.mark.parametrize(
+    "rest", [f";kat={TOKEN}", f"?a;kat={TOKEN}", f"%6bat_{TOKEN[4:]}", f"?b={TOKEN}"]
+)
+def test_a_token_in_disguise_leads_nowhere(rest: str) -> None:
+    """The gate would refuse the whole URL, and the new token would stay in the address bar."""
+    assert way(f"https://blog.example/a{rest}") is None
+
+
 @pytest.mark.parametrize(("query", "joint"), [("", "?"), ("?a=1", "&")])
 def test_the_token_is_one_more_field(query: str, joint: str) -> None:
     """The token stands behind the query that there is, or begins one."""
