@@ -5,7 +5,8 @@ PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --no-header
 
-# The compiled packages in front of the others, also for the processes that tests start.
+# The compiled packages in front of the others, also for the processes that tests start. The browser
+# meets pages and HAProxy's rules, which are the same: tests/e2e asks the compiled agent all of it.
 ON_COMPILED = KAT_TEST_FORM=compiled PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/build/compiled"
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ demo: ## A portal, HAProxy with TLS, the agent and an application behind it, to 
 test: lint ## Every check and every test, on both forms (ARGS: for pytest, e.g. ARGS='-k replay')
 	@$(PYTHON) -m pytest -n 2 $(ARGS)
 	@scripts/compiled
-	@$(ON_COMPILED) $(PYTHON) -m pytest -n 2 -o 'pythonpath=build/compiled .' $(ARGS)
+	@$(ON_COMPILED) $(PYTHON) -m pytest -n 2 -o 'pythonpath=build/compiled .' --ignore tests/browser $(ARGS)
 
 lint: ## Only the checks: ruff, mypy, import-linter, hadolint
 	@scripts/prepare test

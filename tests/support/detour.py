@@ -9,8 +9,8 @@ the URL, and comes there from the given loopback address.
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -29,7 +29,7 @@ class Detour:
         self.source = source
         self._ports = ports
         self._port = 0
-        self._clients: set[StreamWriter] = set()
+        self._writers: set[StreamWriter] = set()
         self._ready, self._over = Event(), asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_until_complete, args=(self._serve(),))
@@ -59,23 +59,36 @@ class Detour:
         self._ready.set()
         await self._over.wait()
         server.close()
-        for client in self._clients:
-            client.transport.abort()
-        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        # Again and again: a connection that is being accepted has its task only now.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
 
     async def _take(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Connect one client to what it asks for, and carry bytes both ways until one side ends."""
-        self._clients.add(writer)
-        # A port that is not ours, or nobody there: the connection just ends.
-        with suppress(OSError, asyncio.IncompleteReadError, KeyError):
+        async with self._kept(writer):
             port = self._ports[await _asked_port(reader, writer)]
             there, back = await asyncio.open_connection(
                 "127.0.0.1", port, local_addr=(self.source, 0)
             )
-            writer.write(_SUCCEEDED)
-            await asyncio.gather(_carry(reader, back), _carry(there, writer))
-        writer.close()
-        self._clients.discard(writer)
+            async with self._kept(back):
+                writer.write(_SUCCEEDED)
+                await asyncio.gather(_carry(reader, back), _carry(there, writer))
+
+    @asynccontextmanager
+    async def _kept(self, writer: StreamWriter) -> AsyncIterator[None]:
+        """Keep a connection, for `_serve` to cut, until the block ends; then it is closed."""
+        self._writers.add(writer)
+        try:
+            # A port that is not ours, or nobody there: the connection just ends.
+            with suppress(OSError, asyncio.IncompleteReadError, KeyError):
+                yield
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._writers.discard(writer)
 
 
 async def _asked_port(reader: StreamReader, writer: StreamWriter) -> int:
