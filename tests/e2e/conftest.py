@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.scene import PATIENCE, Agent, Gate, Stage, staged, until
+from tests.e2e.visiting import BROWSERS, assert_logged_no_secret, judged
 from tests.support.application import Application
 from tests.support.haproxy import binary, running, versions
 
@@ -25,6 +26,19 @@ def _stage(haproxy_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def stage(_stage: Stage) -> Stage:
     return _stage.renewed()
+
+
+@pytest.fixture(scope="module")
+def _watched(_stage: Stage) -> Iterator[Stage]:
+    yield _stage
+    assert_logged_no_secret(_stage.haproxy)
+
+
+@pytest.fixture
+def watched(_watched: Stage) -> Iterator[Stage]:
+    """Give a stage of which visiting.py's laws must hold, whatever a test sends."""
+    with judged(_watched) as stage:
+        yield stage
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +69,11 @@ def gate(_gate: Gate) -> Gate:
     until(_gate.is_judging)
     _gate.application.take()
     return _gate
+
+
+@pytest.fixture(scope="session")
+def browsers_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """Give the real agent for sessions; it serves any number of gates."""
+    agent = Agent(tmp_path_factory.mktemp("browsers"), {"KAT_CONFIG": str(BROWSERS)})
+    yield agent
+    agent.stop()

@@ -19,6 +19,7 @@ from typing import Self, Unpack
 
 import redis
 
+from haproxy import CONFIGURATION
 from tests.support.application import Application, Received
 from tests.support.haproxy import Answer, Haproxy, Request, running
 from tests.support.stub_agent import StubAgent, acknowledging, allow
@@ -76,6 +77,7 @@ def staged(
     listener: str = "KAT_HTTP",
     is_dual_stack: bool = False,
     settings: Mapping[str, str] | None = None,
+    configuration: Path = CONFIGURATION,
 ) -> Iterator[Stage]:
     """Run a stage until the block ends; for the options see `running`."""
     socket = folder / "spoa.sock"
@@ -96,6 +98,7 @@ def staged(
             *more,
             listener=listener,
             is_dual_stack=is_dual_stack,
+            configuration=configuration,
         ) as haproxy,
     ):
         yield Stage(haproxy, agent, application, acme)

@@ -151,7 +151,17 @@ def test_an_authority_that_two_programs_read_in_two_ways_is_refused(
     assert (stage.asked(), stage.application.take(), stage.acme.take()) == ([], [], [])
 
 
-@pytest.mark.parametrize("target", ["http://localhost/wiki", "http://localhost", "/wiki?a=b@c"])
+def test_an_absolute_target_without_a_path_is_not_guessed_at(
+    stage: Stage, haproxy_binary: Path
+) -> None:
+    """Newer versions make `/` of it, for all to see; 2.6 would let agent and application differ."""
+    status = stage.ask(OURS, target="http://localhost").status
+    assert status == (400 if haproxy_binary.parent.name == "2.6" else 200)
+    assert [args[b"path"] for args in stage.asked()] == ([b"/"] if status == 200 else [])
+    assert [one.target for one in stage.application.take()] in ([], ["/"], ["http://localhost/"])
+
+
+@pytest.mark.parametrize("target", ["http://localhost/wiki", "/wiki?a=b@c"])
 def test_a_plain_absolute_target_passes(stage: Stage, target: str) -> None:
     """Proxies may send absolute targets: the path in a plain one is judged."""
     assert stage.ask(OURS, target=target).status == 200

@@ -163,7 +163,9 @@ def test_a_killed_worker_lets_no_token_in_twice(gate: Gate) -> None:
     tokens = [gate.issue() for _ in range(200)]
     victim = _workers(gate.agent.process.pid)[0]
     with ThreadPoolExecutor(8) as pool:
-        first = [pool.submit(gate.ask, f"X-KAT: {token}", target=f"/{token[4:]}") for token in tokens]
+        first = [
+            pool.submit(gate.ask, f"X-KAT: {token}", target=f"/{token[4:]}") for token in tokens
+        ]
         until(lambda: len(gate.application.received) > 20)
         os.kill(victim, signal.SIGKILL)
         statuses = [future.result().status for future in first]

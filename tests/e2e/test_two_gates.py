@@ -81,6 +81,14 @@ def test_a_first_gates_user_is_not_a_seconds(two_gates: Stage) -> None:
     assert "outer" not in repr(two_gates.application.take())
 
 
+def test_a_first_gates_session_is_not_a_seconds(two_gates: Stage) -> None:
+    """Where the second gate's agent opens no session, the page comes, and no cookie with it."""
+    first = actions(acl=b"outer", session=b"x" * 43, allow=True)
+    two_gates.agent.script = _in_turn(acknowledging(first), acknowledging(allow()))
+    answer = two_gates.ask(f"X-KAT: {TOKEN}")
+    assert (answer.status, answer.header("Set-Cookie")) == (200, None)
+
+
 def test_a_first_gates_refusal_is_not_a_seconds(two_gates: Stage) -> None:
     """Class and patience of a first refusal say nothing about a second gate in trouble."""
     first = actions(**{"class": b"denied"}, acl=b"demo", retry_after=9, allow=False)

@@ -121,6 +121,7 @@ def running(
     *more: Path,
     listener: str = "KAT_HTTP",
     is_dual_stack: bool = False,
+    configuration: Path = CONFIGURATION,
 ) -> Iterator[Haproxy]:
     """Run haproxy.cfg, and `more` behind it, until the block ends.
 
@@ -131,7 +132,7 @@ def running(
     with _listening(is_dual_stack) as listening, log_file.open("w") as log:
         descriptor = listening.fileno()
         process = subprocess.Popen(
-            [haproxy, "-db", *_options([CONFIGURATION, *more])],
+            [haproxy, "-db", *_options([configuration, *more])],
             env=_environment({listener: f"fd@{descriptor}", **settings}),
             pass_fds=[descriptor],
             stdout=log,

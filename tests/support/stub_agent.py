@@ -97,6 +97,8 @@ class StubAgent:
             self._server.close()
             self.path.unlink(missing_ok=True)
             self._server = None
+        # What is just being accepted is not among them yet.
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
         for transport in self._transports:
             transport.abort()
         await asyncio.sleep(0)  # let the transports say connection_lost
