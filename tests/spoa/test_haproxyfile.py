@@ -22,7 +22,7 @@ def test_our_own_messages_are_understood() -> None:
     facts = read_haproxy_files([FILES / "haproxy.cfg"], {"KAT_FILES": str(FILES)})
     [gate] = [proxy for proxy in facts.proxies if proxy.groups]
     assert (gate.name, gate.is_tcp) == ("backend gate_demo", False)
-    assert facts.asked(gate) == ["check-http"]
+    assert facts.asked(gate) == ["logout", "check-http"]
     assert {name: set(args) for name, args in facts.messages.items()} == {
         "check-http": {"acl", "token", "via", "session", "nonce", "src", "host", "method"}
         | {"path", "id", "at"},
@@ -35,8 +35,13 @@ def test_what_fills_an_argument_is_understood() -> None:
     """Of our own file: where an argument comes from, and what its variable is set to."""
     facts = read_haproxy_files([FILES / "haproxy.cfg"], {"KAT_FILES": str(FILES)})
     assert facts.messages["check-http"]["via"] == "var(txn.gate.via)"
-    assert facts.variables["txn.gate.via"] == ["str(header)"]
-    assert "txn.gate.session" not in facts.variables
+    assert facts.variables["txn.gate.via"] == ["str(header)", "str(query)"]
+    [session] = facts.variables["txn.gate.session"]
+    assert session.startswith("var(txn.gate.cookies)")
+    asking = read_haproxy_files(
+        [FILES / "haproxy.cfg"], {"KAT_FILES": str(FILES), "KAT_CONFIRM": "on"}
+    )
+    assert asking.variables["txn.gate.via"] == ["str(header)", "str(query)", "str(form)"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Final
 from haproxy import CONFIGURATION
 from spoa.bench.load.corpus import ACL
 
-COOKIE: Final = b"kat"
+_SESSION_ACL: Final = b"session"
+COOKIE: Final = b"__Host-kat-" + _SESSION_ACL
 
 
 class Subject(StrEnum):
@@ -30,7 +31,7 @@ class Subject(StrEnum):
 
     @property
     def acl(self) -> bytes:
-        return b"session" if self is Subject.KAT_SESSION else ACL
+        return _SESSION_ACL if self is Subject.KAT_SESSION else ACL
 
     @property
     def asks(self) -> bool:
@@ -48,7 +49,10 @@ class Subject(StrEnum):
 
 
 _FILTER: Final = '    filter spoe engine kat config "${KAT_FILES-/etc/haproxy}/kat.spoe.conf"\n'
-_QUESTION: Final = "    http-request send-spoe-group kat check\n"
+_QUESTION: Final = """\
+    http-request send-spoe-group kat logout if logout
+    http-request send-spoe-group kat check if !logout
+"""
 _LEAVES: Final = "    # Behind a chunked body headers may follow,"
 _GLOBAL: Final = "\nglobal\n"
 _LOG: Final = "    log  global\n"
@@ -57,7 +61,6 @@ _YES: Final = """\
     http-request set-var(txn.kat.allow) bool(true)
     http-request set-var(txn.kat.acl) str("${KAT_ACL-demo}")
 """
-_SESSION: Final = f"    http-request set-var(txn.gate.session) req.cook({COOKIE.decode()})\n"
 _LUA: Final = "    http-request lua.ask_redis\n"
 _TLS: Final = "    ssl-default-bind-options"
 _LUA_LOAD: Final = """\
@@ -77,7 +80,7 @@ _REPLACED: Final[Mapping[Subject, Mapping[str, str]]] = {
     Subject.NO_FILTER: {_FILTER: "", _QUESTION: _YES},
     Subject.ECHO: {},
     Subject.KAT: {},
-    Subject.KAT_SESSION: {_QUESTION: _SESSION + _QUESTION},
+    Subject.KAT_SESSION: {},
     Subject.LUA: {_FILTER: "", _QUESTION: _LUA, _TLS: _LUA_LOAD + _TLS},
 }
 

@@ -34,7 +34,7 @@ def test_the_rules_are_those_of_haproxy_cfg() -> None:
             line.startswith(("log  global", "filter spoe", "http-request send-spoe-group"))
             for line in lost
         ), lost
-        assert len(lost) == (1 if subject.asks else 3)
+        assert len(lost) == (1 if subject.asks else 4)
 
 
 @pytest.mark.parametrize("times", [0, 2])
@@ -42,7 +42,10 @@ def test_another_haproxy_cfg_is_a_mistake(
     times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is to be replaced must be there, and once: else something else would be measured."""
-    question = "    http-request send-spoe-group kat check\n"
+    question = (
+        "    http-request send-spoe-group kat logout if logout\n"
+        "    http-request send-spoe-group kat check if !logout\n"
+    )
     changed = tmp_path / "haproxy.cfg"
     changed.write_text(CONFIGURATION.read_text().replace(question, times * question))
     monkeypatch.setattr("spoa.bench.haproxy.gateway.CONFIGURATION", changed)
