@@ -61,8 +61,9 @@ class Server:
     def pin(self, cores: Sequence[int]) -> None:
         """Keep all threads of the process and its descendants on these cores."""
         for pid in family(self.process.pid):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                os.sched_setaffinity(int(task.name), cores)
+            for task in _threads(pid):
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.sched_setaffinity(task, cores)
 
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
         """Wait for the server to serve. Raises NotStarted."""
@@ -270,6 +271,13 @@ def family(pid: int) -> Iterator[int]:
         return
     for child in children.split():
         yield from family(int(child))
+
+
+def _threads(pid: int) -> list[int]:
+    try:
+        return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def _cpu_s(pid: int) -> float:

@@ -1,6 +1,7 @@
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import redis
 from spoa.bench.fault import Fault
 from spoa.bench.load.channel import Transport, connect
 from spoa.bench.scenario import ACLS
-from spoa.bench.servers import NotStarted, child, private_redis, real_agent
+from spoa.bench.servers import NotStarted, Server, child, private_redis, real_agent
 
 
 def test_a_server_runs_as_long_as_its_block(tmp_path: Path) -> None:
@@ -27,6 +28,24 @@ def test_a_pinned_server_stays_on_its_cores(tmp_path: Path) -> None:
         server.pin([core])
         tasks = list(Path(f"/proc/{server.process.pid}/task").iterdir())
         assert [os.sched_getaffinity(int(task.name)) for task in tasks] == [{core}] * len(tasks)
+
+
+def test_what_has_ended_is_pinned_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends while its family is named keeps nobody from the cores; nor a thread."""
+    cores = sorted(os.sched_getaffinity(0))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setattr("spoa.bench.servers.family", lambda _: (gone.pid, os.getpid()))
+    pinned: list[int] = []
+
+    def ended(task: int, _: object) -> None:
+        pinned.append(task)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "sched_setaffinity", ended)
+    Server("agent", gone, "", tmp_path).pin(cores)
+    assert os.getpid() in pinned
+    assert gone.pid not in pinned
 
 
 def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
