@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 
@@ -32,9 +33,13 @@ def page(template: str, status: int = 200, /, **content: object) -> HTMLResponse
     return HTMLResponse(_ENVIRONMENT.get_template(template).render(content), status)
 
 
-def text_of(name: str) -> str:
-    """Read a file that is sent as it is."""
-    return (_FOLDER / name).read_text()
+def file_route(name: str, media_type: str) -> Route:
+    """Send a file as it is."""
+
+    async def send(_: Request) -> Response:
+        return Response((_FOLDER / name).read_text(), media_type=media_type)
+
+    return Route(f"/{name}", send)
 
 
 async def read_form(request: Request) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Final, TypedDict
 
 import redis
@@ -27,7 +28,7 @@ from starlette.routing import Route
 
 from haproxy.demo.manners import OwnPagesOnly, WithHeaders, usual_headers
 from haproxy.demo.oversight import Oversight
-from haproxy.demo.pages import page, read_form, text_of
+from haproxy.demo.pages import file_route, page, read_form
 from haproxy.demo.people import USERS, Application, User
 from haproxy.demo.returning import Way, read_way
 from haproxy.demo.visitors import TTL_S, Visitor, Visitors
@@ -39,7 +40,6 @@ TOKEN_TTL_S: Final = 60
 
 # __Host-: set by this very host, over TLS, and sent to no other.
 _COOKIE: Final = "__Host-portal"
-_SEE_OTHER: Final = 303  # answered by a GET, whatever was asked by
 
 
 class _State(TypedDict):
@@ -93,7 +93,7 @@ class _Portal:
             Route("/logout-everywhere", self.logout_everywhere, methods=["POST"]),
             Route("/admin", self.admin),
             Route("/admin/revoke", self.revoke, methods=["POST"]),
-            Route("/style.css", _style),
+            file_route("style.css", "text/css"),
         ]
 
     async def home(self, request: Request) -> Response:
@@ -223,7 +223,7 @@ async def _issue(issuer: AsyncIssuer, user: User, way: Way) -> str:
 
 def _to(url: str) -> Response:
     # Not RedirectResponse, which spells the URL anew: `;` is another path than `%3B`.
-    return Response(status_code=_SEE_OTHER, headers={"Location": url})
+    return Response(status_code=HTTPStatus.SEE_OTHER, headers={"Location": url})
 
 
 def _signed_out() -> Response:
@@ -235,10 +235,6 @@ def _signed_out() -> Response:
 def _set_cookie(answer: Response, secret: str, ttl_s: int) -> None:
     # Lax, not Strict: who comes from a gate's page, perhaps of another site, is logged in already.
     answer.set_cookie(_COOKIE, secret, ttl_s, secure=True, httponly=True, samesite="lax")
-
-
-async def _style(_: Request) -> Response:
-    return Response(text_of("style.css"), media_type="text/css")
 
 
 async def _refused(_: Request, error: Exception) -> Response:

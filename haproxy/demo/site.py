@@ -6,6 +6,7 @@ down whatever reaches it, so that everybody can see what does not.
 
 import json
 from collections import deque
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +20,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from haproxy.demo.assets import ASSETS
 from haproxy.demo.manners import WithHeaders, usual_headers
-from haproxy.demo.pages import page, read_form, text_of
+from haproxy.demo.pages import file_route, page, read_form
 
 _MAX_NOTES: Final = 20
 _MAX_NOTE_CHARS: Final = 200
-_SEE_OTHER: Final = 303
 
 _POLICY: Final = ("script-src 'self'", "connect-src 'self'", "form-action 'self'")
 
@@ -58,8 +58,8 @@ def create(visits: Visits) -> Starlette:
         routes=[
             Route("/", site.home),
             Route("/notes", site.notes, methods=["GET", "POST"]),
-            Route("/style.css", _style),
-            Route("/home.js", _script),
+            file_route("style.css", "text/css"),
+            file_route("home.js", "text/javascript"),
             *(Route(asset.path, _asset) for asset in ASSETS),
             WebSocketRoute("/live", _echo),
         ],
@@ -97,7 +97,7 @@ class _Site:
         if request.method == "POST":
             form = await read_form(request)
             self._notes.append(form.get("text", "")[:_MAX_NOTE_CHARS])
-            return RedirectResponse("/notes", _SEE_OTHER)
+            return RedirectResponse("/notes", HTTPStatus.SEE_OTHER)
         return page("notes.html", notes=self._notes, **_visitor(request))
 
 
@@ -117,14 +117,6 @@ def _text(request: Request, name: str) -> str:
 async def _asset(request: Request) -> Response:
     asset = next(asset for asset in ASSETS if asset.path == request.url.path)
     return Response(asset.content, media_type=asset.media_type)
-
-
-async def _style(_: Request) -> Response:
-    return Response(text_of("style.css"), media_type="text/css")
-
-
-async def _script(_: Request) -> Response:
-    return Response(text_of("home.js"), media_type="text/javascript")
 
 
 async def _echo(socket: WebSocket) -> None:
