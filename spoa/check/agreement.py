@@ -99,12 +99,9 @@ def _unanswerable(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator
 
 def _nameless(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
     """Find gates that cannot tell one browser from another, where tokens must be bound to one."""
-    for name, message in product(dict.fromkeys(proxy.acls), facts.asked(proxy)):
-        acl = config.acl.get(name)
-        if message != "check-http" or acl is None or acl.nonce is not Nonce.REQUIRED:
-            continue
-        nonce = facts.messages.get(message, {}).get("nonce", "")
-        if not _fillings(facts, nonce) or not nonce:
+    for name, acl, args in _gates(config, facts, proxy):
+        # Not sent at all, or from a variable that nothing sets.
+        if acl.nonce is Nonce.REQUIRED and not any(_fillings(facts, args.get("nonce", ""))):
             yield (
                 f"{proxy.name} asks for the ACL {name}, whose nonce is required, but sends none "
                 "(KAT_NONCE_KEY): no link would open it"
@@ -119,12 +116,10 @@ def _missing(acl: Acl, needed: tuple[str, ...], sent: Mapping[str, str]) -> list
 
 def _sessionless(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
     """Find gates that neither open the sessions of their ACL nor look at them."""
-    for name, message in product(dict.fromkeys(proxy.acls), facts.asked(proxy)):
-        acl = config.acl.get(name)
-        if message != "check-http" or acl is None or acl.mode is not Mode.SESSION:
+    for name, acl, args in _gates(config, facts, proxy):
+        if acl.mode is not Mode.SESSION:
             continue
         about = f"{proxy.name} asks for the ACL {name}, whose mode is session, but"
-        args = facts.messages.get(message, {})
         if "session" in args and not _fillings(facts, args["session"]):
             yield (
                 f"{about} {_variable(args['session'])} is never set: no cookie is looked at, "
@@ -139,14 +134,22 @@ def _sessionless(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[
 
 def _asking_in_vain(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:
     """Find pages that ask before a token is consumed, where it would open one request: theirs."""
-    for name in dict.fromkeys(proxy.acls):
-        acl = config.acl.get(name)
-        via = facts.messages.get("check-http", {}).get("via", "")
-        if acl and acl.mode in _ONCE and "str(form)" in _fillings(facts, via):
+    for name, acl, args in _gates(config, facts, proxy):
+        if acl.mode in _ONCE and "str(form)" in _fillings(facts, args.get("via", "")):
             yield (
                 f"{proxy.name} asks visitors before a token is consumed (KAT_CONFIRM), but the "
                 f"ACL {name} is {acl.mode.value}: the page behind it would need another one"
             )
+
+
+def _gates(
+    config: Config, facts: HaproxyFacts, proxy: Proxy
+) -> Iterator[tuple[str, Acl, Mapping[str, str]]]:
+    """Name the ACLs that a proxy has HTTP requests judged for, with the arguments that it sends."""
+    if "check-http" in facts.asked(proxy):
+        for name in dict.fromkeys(proxy.acls):
+            if acl := config.acl.get(name):
+                yield name, acl, facts.messages.get("check-http", {})
 
 
 def _fillings(facts: HaproxyFacts, expression: str) -> list[str]:
