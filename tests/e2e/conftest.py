@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.scene import PATIENCE, Agent, Gate, Stage, staged, until
-from tests.e2e.visiting import BROWSERS, assert_logged_no_secret, judged
+from tests.e2e.visiting import BROWSERS, assert_logged_no_secret, browsed, judged
 from tests.support.application import Application
 from tests.support.haproxy import binary, running, versions
 
@@ -77,3 +77,12 @@ def browsers_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     agent = Agent(tmp_path_factory.mktemp("browsers"), {"KAT_CONFIG": str(BROWSERS)})
     yield agent
     agent.stop()
+
+
+@pytest.fixture(scope="module")
+def house(
+    haproxy_binary: Path, browsers_agent: Agent, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gate]:
+    """Give a gate that browsers enter, with no more settings than it needs."""
+    with browsed(haproxy_binary, tmp_path_factory.mktemp("house"), browsers_agent, {}) as gate:
+        yield gate

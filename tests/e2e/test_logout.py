@@ -1,11 +1,10 @@
 """Logging out: whose request ends a session, and when the cookie goes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.scene import TOKEN, Agent, Gate, Stage, staged, until
+from tests.e2e.scene import TOKEN, Gate, Stage, staged, until
 from tests.e2e.visiting import (
     COOKIE,
     LINK,
@@ -14,7 +13,6 @@ from tests.e2e.visiting import (
     OURS,
     SESSION,
     STANDS,
-    browsed,
     cookie_of,
     post,
 )
@@ -50,15 +48,6 @@ OTHER_PATHS = [
     *("/.kat/logout/", "/.kat/Logout", "/.kat/log%6fut", "//.kat/logout", "/.kat//logout", "/.kat"),
     *("/.kat/logout;x", "/x/../.kat/logout", "/.kat/logout%00", "/.kat/./logout", "/.kat/logoutx"),
 ]
-
-
-@pytest.fixture(scope="module")
-def house(
-    haproxy_binary: Path, browsers_agent: Agent, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gate]:
-    folder = tmp_path_factory.mktemp("logout")
-    with browsed(haproxy_binary, folder, browsers_agent, {}) as gate:
-        yield gate
 
 
 @pytest.mark.parametrize("who", [OURS, "Origin: http://localhost"])

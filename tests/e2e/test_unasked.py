@@ -1,12 +1,9 @@
 """What is no person's visit consumes no token of a link, and reaches no application by it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.e2e.scene import Agent, Gate, Stage
-from tests.e2e.visiting import COOKIE, LINK, MISSING, NO_BODY, OPENS, STANDS, browsed, cookie_of
+from tests.e2e.scene import Gate, Stage
+from tests.e2e.visiting import COOKIE, LINK, MISSING, NO_BODY, OPENS, STANDS, cookie_of
 from tests.support.stub_agent import acknowledging
 
 AHEAD = [
@@ -132,15 +129,6 @@ def test_a_session_in_early_data_goes_on_with_its_mark(watched: Stage, method: s
     watched.agent.script = acknowledging(STANDS)
     assert watched.ask("Early-Data: 1", f"Cookie: {COOKIE}", method=method).status == 200
     assert [one.header("Early-Data") for one in watched.application.received] == [["1"]]
-
-
-@pytest.fixture(scope="module")
-def house(
-    haproxy_binary: Path, browsers_agent: Agent, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gate]:
-    folder = tmp_path_factory.mktemp("unasked")
-    with browsed(haproxy_binary, folder, browsers_agent, {}) as gate:
-        yield gate
 
 
 def test_the_token_is_whole_until_a_person_comes(house: Gate) -> None:
