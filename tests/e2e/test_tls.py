@@ -89,6 +89,26 @@ def test_a_redirect_leads_to_our_own_names_only(secure: Secure) -> None:
     assert (answer.status, answer.header("Location")) == (421, None)
 
 
+@pytest.mark.parametrize("portal", [{}, {"KAT_PORTAL_APP": "127.0.0.1:9", "KAT_PORTAL_HOSTS": "p"}])
+def test_only_names_in_use_are_our_own(
+    haproxy_binary: Path, tmp_path: Path, portal: dict[str, str]
+) -> None:
+    """Where names are set no default is one of them, and the portal's counts where there is one."""
+    settings = {
+        "KAT_CERT": str(CERTIFICATE),
+        "KAT_HTTPS": f"unix@{tmp_path}/https.sock",
+        "KAT_HOSTS": "one.example two.example",
+        **portal,
+    }
+    with staged(haproxy_binary, tmp_path, settings=settings) as stage:
+        statuses = {
+            host: stage.ask(host=host).status
+            for host in ("one.example", "two.example", "p", "localhost")
+        }
+    known = {"one.example", "two.example", *portal.get("KAT_PORTAL_HOSTS", "").split()}
+    assert statuses == {host: 301 if host in known else 421 for host in statuses}
+
+
 def test_a_redirect_needs_a_plain_target(secure: Secure) -> None:
     """An authority that programs read in different ways is refused on plain HTTP, too."""
     assert secure.stage.ask(target="http://x\\admin@localhost/wiki").status == 400
