@@ -58,12 +58,14 @@ class Detour:
         self._port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
-        server.close()
-        # Again and again: a connection that is being accepted has its task only now.
+        # Accept nothing more, but finish what is being accepted: of a server that is closed asyncio
+        # cannot, and leaves half a transport behind.
+        self._loop.remove_reader(server.sockets[0].fileno())
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for writer in self._writers:
                 writer.transport.abort()
             await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        server.close()
 
     async def _take(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Connect one client to what it asks for, and carry bytes both ways until one side ends."""
