@@ -15,6 +15,8 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
+from tests.support.accepting import stop_accepting
+
 _NO_AUTHENTICATION = b"\x05\x00"
 _SUCCEEDED = b"\x05\x00\x00\x01" + bytes(6)
 _ADDRESS_BYTES = {1: 4, 4: 16}
@@ -58,9 +60,7 @@ class Detour:
         self._port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
-        # Accept nothing more, but finish what is being accepted: of a server that is closed asyncio
-        # cannot, and leaves half a transport behind.
-        self._loop.remove_reader(server.sockets[0].fileno())
+        stop_accepting(server)
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for writer in self._writers:
                 writer.transport.abort()

@@ -15,6 +15,7 @@ from spoa.spop.codec import Notify, encode_ack, encode_set_var
 from spoa.spop.connection import Connection
 from spoa.spop.constants import Scope
 from spoa.spop.value import Value
+from tests.support.accepting import stop_accepting
 
 Script = Callable[[Notify], bytes | None]
 """What to write for a NOTIFY: nothing at all (silence), or None to close the connection."""
@@ -94,11 +95,13 @@ class StubAgent:
 
     async def _vanish(self) -> None:
         if self._server is not None:
-            self._server.close()
+            stop_accepting(self._server)
             self.path.unlink(missing_ok=True)
-            self._server = None
         # What is just being accepted is not among them yet.
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         for transport in self._transports:
             transport.abort()
         await asyncio.sleep(0)  # let the transports say connection_lost
