@@ -13,7 +13,7 @@ from spoa.config.sections import Log, LogFormat
 log = logging.getLogger("kat")
 
 # Whose lines are written: ours, and those of the packages that speak through their own names.
-_SPEAKERS = ("kat", "tokens", "asyncio")
+_SPEAKERS = ("kat", "tokens", "haproxy", "asyncio")
 
 _Fields = Mapping[str, str | int | float | bool | None]
 

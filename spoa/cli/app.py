@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from spoa.cli.allowlist import allowlist
 from spoa.cli.audit import audit
 from spoa.cli.bench import bench
 from spoa.cli.block import block
@@ -38,7 +39,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (serve, issue, revoke, block, grant, audit, check, pages, inspect, demo, bench):
+for command in (
+    *(serve, issue, revoke, block, grant, allowlist, audit),
+    *(check, pages, inspect, demo, bench),
+):
     app.command()(command)
 
 

@@ -3,12 +3,23 @@
 from enum import Enum
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from spoa.config.duration import parse_duration, write_duration
 from spoa.config.section import Section
 from tokens.policy.rule import AclRule, Bind, Mode
 from tokens.record import MAX_GRANT_TTL_S, MAX_SESSION_TTL_S
+from tokens.spelling import RULES
+
+
+def _acl_name(name: str) -> str:
+    is_right, rule = RULES["acl"]
+    if not is_right(name):
+        raise ValueError(f"must be {rule}")
+    return name
+
+
+AclName = Annotated[str, AfterValidator(_acl_name)]
 
 
 def _duration(value: object) -> int:

@@ -239,7 +239,7 @@ def _other_variable(name: str) -> str:
 def _settings(key: Key) -> dict[Key, object]:
     """List what a variable can set, with its type: what is no section."""
     known = _known(Config, key)
-    sections = {at[:-1] for at in known} | {("acl",)}
+    sections = {at[:-1] for at in known} | {("acl",), ("allowlist",)}
     return {at: kind for at, kind in known.items() if at not in sections}
 
 

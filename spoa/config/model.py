@@ -6,29 +6,19 @@ Each refusal here is a sentence that says what is allowed. Secrets never appear 
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from spoa.config.acl import Acl
+from spoa.config.acl import Acl, AclName
+from spoa.config.allowlist import Allowlist
 from spoa.config.endpoint import MAX_UNIX_PATH_BYTES, Endpoint, UnixEndpoint, parse_endpoint
 from spoa.config.places import default_run_dir, default_state_dir
 from spoa.config.section import Section, absolute
 from spoa.config.sections import Audit, Limits, Listen, Log, Store
 from tokens.policy.rule import AclRule
-from tokens.spelling import RULES
-
-
-def _acl_name(name: str) -> str:
-    is_right, rule = RULES["acl"]
-    if not is_right(name):
-        raise ValueError(f"must be {rule}")
-    return name
-
-
-AclName = Annotated[str, AfterValidator(_acl_name)]
 
 
 class Config(Section):
@@ -40,6 +30,7 @@ class Config(Section):
     store: Store = Field(default_factory=Store)
     limits: Limits = Field(default_factory=Limits)
     acl: dict[AclName, Acl] = Field(default_factory=lambda: {"demo": Acl()})
+    allowlist: dict[AclName, Allowlist] = Field(default_factory=dict)
     audit: Audit = Field(default_factory=Audit)
     log: Log = Field(default_factory=Log)
 

@@ -1,9 +1,9 @@
 """What all sections of the configuration have in common."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class Section(BaseModel):
@@ -19,3 +19,21 @@ def absolute(path: Path) -> Path:
     if not path.is_absolute() or not str(path).isprintable():
         raise ValueError("must be an absolute path")
     return path
+
+
+def readable(path: Path) -> Path:
+    """Refuse a file that cannot be read. Raises ValueError with a sentence."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    return path
+
+
+def items(value: object) -> object:
+    """Take a text with commas for a list: the environment knows no lists."""
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+
+PemFile = Annotated[Path, AfterValidator(absolute), AfterValidator(readable)] | None

@@ -14,6 +14,8 @@ do the same by MULTI, HSET, HINCRBY v 1, EXEC, as docs/redis-contract.md says.
 
   Reply  what the field says now; lift: 1, or 0 if it was not there, and then nothing has changed
 
+Who mirrors grants is told of blocks, on <prefix>grants: `*`, which is every ACL and the name of none.
+
 One script and not MULTI: its time is that of the change itself. Whatever was issued before it is
 revoked, also what was issued while we were asking what time it is.
 
@@ -36,6 +38,13 @@ local function as_text(number) return string.format('%d', number) end
 -- A time, or nil for what agents cannot read and take for the end of time: in doubt it is a no.
 local function as_time(text)
   return text and string.find(text, '^%d+$') and #text <= 16 and tonumber(text) or nil
+end
+
+-- Whether anybody hears of it or not, and may: readers that mirror grants look every second too.
+local function publish()
+  if string.sub(field, 1, 5) == 'addr:' then
+    redis.pcall('PUBLISH', string.gsub(key, 'cut$', '') .. 'grants', '*')
+  end
 end
 
 local reply
@@ -69,4 +78,5 @@ end
 -- come again.
 local last = as_time(redis.call('HGET', key, 'v')) or 0
 redis.call('HSET', key, 'v', as_text(math.max(last + 1, time[1] * 1000000 + time[2])))
+publish()
 return reply

@@ -1,0 +1,1 @@
+"""`kat allowlist`: HAProxy's own ACLs, kept equal to the IP grants that stand."""
