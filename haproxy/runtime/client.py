@@ -146,9 +146,11 @@ class Session:
         return await self._read(answers.read_streams, "show", "sess")
 
     async def shut(self, stream: str) -> bool:
-        """End a stream that `streams` gave, and its connection; False if it is gone already.
+        """Tell HAProxy to end a stream that `streams` gave; False if it is gone already.
 
-        An id is a place in HAProxy's memory, and may be another stream's a moment later.
+        TCP and WebSockets end; a client of HTTP may be told 502, and ask again. What HAProxy
+        2.6 keeps in `wait-for-body` goes on to wait. An id is a place in memory, and may be another
+        stream's a moment later: list and end in one session, or it may be this one's own.
         """
         command = ("shutdown", "session", words.stream_id(stream))
         said = await self.ask(*command)

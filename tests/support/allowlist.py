@@ -30,7 +30,9 @@ class Kept:
         self.folder = folder
         self.runtime = folder / "admin.sock"
         self.file = folder / "wiki.acl"
-        self.file.touch()
+        self.mixed = folder / "wiki.acl.mixed"
+        for file in (self.file, self.mixed):
+            file.touch()
         self.log_file = folder / "haproxy.log"
         self._binary = binary
         self._sockets = ExitStack()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,14 @@ from redis.crc import key_slot
 from redis.exceptions import NoPermissionError
 
 from tests.support.asking import Asker, judged
+from tests.support.eventually import DEADLINE_S
 from tests.support.redis import RedisServer
 from tests.support.topologies import RunningCluster, running_cluster
 from tokens.admin.admin import Admin
 from tokens.admin.auditlog import Trail, Wanted
 from tokens.admin.block import Blocker
 from tokens.admin.granter import Granter
+from tokens.admin.mirror import Mirror
 from tokens.admin.revoke import Revoker
 from tokens.audit import Journal
 from tokens.check import Check
@@ -31,6 +33,8 @@ from tokens.token import digest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "redis-contract.md").read_text()
 CLIENT = bytes((192, 0, 2, 7))
+
+USERS = ["issuer", "agent", "admin", "mirror"]
 
 Login = Callable[[str], redis.Redis]
 
@@ -57,7 +61,7 @@ def run(client: redis.Redis, *command: object) -> Reply:
 
 @pytest.fixture(params=LINES)
 def server(request: pytest.FixtureRequest, start_redis: Callable[..., RedisServer]) -> RedisServer:
-    """Give a server that has the three users."""
+    """Give a server that has the users of the page."""
     server = start_redis()
     with server.client() as client:
         for line in LINES[request.param]:
@@ -166,9 +170,9 @@ def test_each_does_its_part(login: Login) -> None:
     assert "revoked" in told
 
 
-@pytest.mark.parametrize("user", ["issuer", "agent", "admin"])
+@pytest.mark.parametrize("user", USERS)
 def test_each_reaches_every_database(login: Login, user: str) -> None:
-    """A URL that names a database other than 0 is of use to all three."""
+    """A URL that names a database other than 0 is of use to everybody."""
     client = login(user)
     run(client, "SELECT", 3)
     if user == "issuer":
@@ -235,10 +239,29 @@ def test_an_admin_has_all_commands(login: Login) -> None:
     assert trail.latest(client, Wanted(), 1)
 
 
+def test_a_mirror_sees_and_hears_all(login: Login) -> None:
+    """It reads grants and blocks, and hears at once of what agents and admins change."""
+    admin = Admin(login("admin"), by="root")
+    granter, blocker = Granter(admin), Blocker(admin)
+    token = Issuer(login("issuer")).issue("user1", "tcp", 60).token
+    agent = Agent(login("agent"))
+    with closing(Mirror(login("mirror"), "kat:", ["tcp", "strict"])) as mirror:
+        assert mirror.read().grants == {"tcp": {}, "strict": {}}
+        granter.grant("strict", "198.51.100.0/24", "user2", 60)
+        assert mirror.wait(DEADLINE_S)
+        assert mirror.read().grants["strict"].keys() == {"198.51.100.0/24"}
+        assert agent.judge("tcp", token)[0] is Outcome.OK
+        assert mirror.wait(DEADLINE_S)
+        assert mirror.read().grants["tcp"].keys() == {"192.0.2.7"}
+        blocker.block("192.0.2.7", 60)
+        assert mirror.wait(DEADLINE_S)
+        assert mirror.read().blocks.keys() == {"192.0.2.7"}
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RunningCluster]:
-    """Run a cluster where the three users have what the page adds for one."""
-    (more,) = re.findall(r"In a cluster all three also need `(.*)`", PAGE)
+    """Run a cluster where the users have what the page adds for one."""
+    (more,) = re.findall(r"In a cluster all four also need `(.*)`", PAGE)
     with running_cluster() as cluster:
         for node in cluster.primaries:
             with node.client() as client:
@@ -250,7 +273,7 @@ def cluster() -> Iterator[RunningCluster]:
 
 
 def test_each_finds_its_way_in_a_cluster(cluster: RunningCluster) -> None:
-    """Issuer and admin reach every node of a cluster, also for a slot that is on its way."""
+    """Issuer, admin and mirror reach every node, also for a slot that is on its way."""
     with connect(cluster.url.replace("//", "//issuer:issuer-password@")) as client:
         issuer = Issuer(client, audit=True)
         slot = key_slot(Keys().audit)
@@ -261,7 +284,15 @@ def test_each_finds_its_way_in_a_cluster(cluster: RunningCluster) -> None:
     with connect(cluster.url.replace("//", "//admin:admin-password@")) as client:
         admin = Admin(client, by="root")
         Granter(admin).grant("tcp", "192.0.2.7", "user1", 60)
-        assert Revoker(admin).revoke_user("user1").grants == 1
+        mirror_url = cluster.url.replace("//", "//mirror:mirror-password@")
+        with connect(mirror_url) as other, closing(Mirror(other, "kat:", ["tcp"])) as mirror:
+            slot = key_slot(Keys().grants(b"tcp"))
+            target = next(one for one in cluster.primaries if one is not cluster.owner(slot))
+            for _ in cluster.move(slot, target):
+                assert mirror.read().grants["tcp"].keys() == {"192.0.2.7"}
+            assert Revoker(admin).revoke_user("user1").grants == 1
+            assert mirror.wait(DEADLINE_S)
+            assert mirror.read().grants == {"tcp": {}}
 
 
 NOBODY = [
@@ -272,9 +303,9 @@ NOBODY = [
 
 
 @pytest.mark.parametrize("command", NOBODY)
-@pytest.mark.parametrize("user", ["issuer", "agent", "admin"])
+@pytest.mark.parametrize("user", USERS)
 def test_nobody_does_what_is_not_theirs(login: Login, user: str, command: str) -> None:
-    """None of the three reaches other keys or channels, or runs the server."""
+    """None of them reaches other keys or channels, or runs the server."""
     with pytest.raises(NoPermissionError):
         run(login(user), *command.split())
 
@@ -303,6 +334,29 @@ def test_an_agent_looks_nothing_up(login: Login, command: str) -> None:
     """It sees only what it can name, and cannot read what happened."""
     with pytest.raises(NoPermissionError):
         run(login("agent"), *command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("ZADD kat:grants:{{tcp}} 1 x", "ZREM kat:grants:{{tcp}} x", "DEL kat:grants:{{tcp}}"),
+        *("HSET kat:cut all 1", "HDEL kat:cut all", "UNLINK kat:cut", "PUBLISH kat:grants tcp"),
+        *("HSCAN kat:grants:{{tcp}}:meta 0", "GET {}", "GET kat:s:0", "SCAN 0", "PSUBSCRIBE *"),
+        *(
+            "XRANGE kat:audit - +",
+            "HSCAN kat:fence 0",
+            "ZSCAN kat:sub:user1 0",
+            "XADD kat:audit * e x",
+        ),
+        *("EVAL return(1) 0", "SUBSCRIBE kat:other", "MULTI", "SET kat:t:0 x EX 60 NX"),
+    ],
+)
+def test_a_mirror_only_reads(login: Login, command: str) -> None:
+    """It changes nothing, and sees neither tokens nor sessions nor whose the grants are."""
+    token = Issuer(login("issuer")).issue("user1", "strict", 60).token
+    key = Keys().token(digest(token.encode())).decode()
+    with pytest.raises(NoPermissionError):
+        run(login("mirror"), *command.format(key).split())
 
 
 @pytest.mark.parametrize(

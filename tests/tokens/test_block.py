@@ -1,9 +1,14 @@
 """Blocking addresses on a real Redis."""
 
+from collections.abc import Callable
+
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
+from tests.support.eventually import DEADLINE_S
 from tests.support.holdings import HOUR_MS, Holdings
+from tests.support.redis import RedisServer
 from tokens.admin.admin import Admin
 from tokens.admin.block import MAX_BLOCK_TTL_S, Blocker
 from tokens.admin.nodes import Confirmed
@@ -110,3 +115,40 @@ def test_the_audit_tells_of_blocks(held: Holdings, blocker: Blocker) -> None:
         {"event": "blocked", **shared, "until": block.until_ms},
         {"event": "unblocked", **shared},
     ]
+
+
+def test_who_mirrors_grants_is_told(held: Holdings, blocker: Blocker) -> None:
+    """A block and its end concern every ACL; what changes no block is told to nobody."""
+    with held.client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe(held.keys.grants_channel)
+        channel.get_message(timeout=DEADLINE_S)
+        blocker.unblock("192.0.2.7")
+        Admin(held.client, held.prefix, by="alice").cut("sub:user1")
+        for change in (
+            lambda: blocker.block("192.0.2.7", 60),
+            lambda: blocker.block("192.0.2.7", 30),
+            lambda: blocker.unblock("192.0.2.7"),
+        ):
+            assert channel.get_message() is None
+            change()
+            message = channel.get_message(timeout=DEADLINE_S)
+            assert message is not None
+            assert message["data"] == b"*"
+
+
+def test_who_may_not_tell_blocks_all_the_same(start_redis: Callable[..., RedisServer]) -> None:
+    """A user without the right to publish has blocked and lifted, and is told so."""
+    server = start_redis()
+    with server.client() as owner:
+        owner.acl_setuser(
+            "mute", enabled=True, nopass=True, keys=["*"], reset_channels=True, commands=["+@all"]
+        )
+        with redis.Redis(unix_socket_path=server.socket, username="mute", protocol=2) as client:
+            held = Holdings(client)
+            with pytest.raises(NoPermissionError):
+                client.publish(held.keys.grants_channel, "*")
+            blocker = Blocker(Admin(client, by="alice"))
+            block, _ = blocker.block("192.0.2.7", 60)
+            assert held.cut().blocked_until(b"192.0.2.7") == block.until_ms
+            assert blocker.unblock("192.0.2.7")[0]
+            assert held.cut().blocked_until(b"192.0.2.7") == 0

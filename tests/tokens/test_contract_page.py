@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from tests.support.redis import RedisServer
 from tokens.admin.admin import Admin
 from tokens.admin.block import Blocker
 from tokens.admin.granter import Granter
+from tokens.admin.mirror import Mirror
+from tokens.admin.news import EVERYBODY
 from tokens.admin.revoke import Revoker
+from tokens.admin.scan import PER_STEP
 from tokens.audit import EVENTS, FIELD, Journal, entry
 from tokens.check import Check
 from tokens.issue import Issued, Issuer
@@ -301,13 +305,43 @@ def test_a_grant_by_hand_opens(server: RedisServer, shell: Shell) -> None:
         assert door.ask("tcp") is Outcome.NO_GRANT
 
 
+def test_a_mirror_by_hand_sees_what_agents_see(server: RedisServer, shell: Shell) -> None:
+    """The commands of the list are those of a mirror, and show what was granted and blocked."""
+    page = section("Mirroring grants")
+    commands = [name for name in names([page]) if re.match(r"(TIME|SUBSCRIBE|[HZ]SCAN)( |$)", name)]
+    assert [name.split()[0] for name in commands] == ["SUBSCRIBE", "TIME", "HSCAN", "ZSCAN"]
+    assert f"`{EVERYBODY.decode()}` is all of them" in page
+    assert page.count(f" COUNT {PER_STEP}`") == 2
+    shell("admin", example("sh", "IP grants"))
+    shell("admin", example("sh", "Revocation and blocks"))
+    done = shell("mirror", "".join(f"redis-cli {one}\n" for one in _typed(commands[1:])))
+    assert "192.0.2.7\n" in done.stdout
+    assert "addr:198.51.100.0/24\n" in done.stdout
+    assert "sub:user1" not in done.stdout
+    with server.client() as client, closing(Mirror(client, "kat:", ["tcp"])) as mirror:
+        shown = mirror.read()
+    assert shown.grants["tcp"].keys() == {"192.0.2.7"}
+    assert shown.blocks.keys() == {"198.51.100.0/24"}
+
+
+def _typed(commands: list[str]) -> list[str]:
+    """Quote what a shell would take for its own, and name the ACL."""
+    return [one.replace("addr:*", "'addr:*'").replace("<acl>", "tcp") for one in commands]
+
+
 def test_a_revocation_by_hand_holds(server: RedisServer, shell: Shell) -> None:
-    """The lines for it refuse what the user had, and the network; nobody else and nothing later."""
-    with server.client() as client:
+    """The lines for it refuse what the user had, and the network; nobody else and nothing later.
+
+    Who mirrors grants hears of the block.
+    """
+    with server.client() as client, closing(Mirror(client, "kat:", ["tcp"])) as mirror:
         door = Door(client)
+        assert mirror.read().blocks == {}
         before, others, blocked = door.issue(), door.issue("user2"), door.issue("user2")
         assert door.ask("confluence", door.issue()) is Outcome.OK
         shell("admin", example("sh", "Revocation and blocks"))
+        assert mirror.wait(30)
+        assert mirror.read().blocks.keys() == {"198.51.100.0/24"}
         assert door.ask("confluence", before) is Outcome.REVOKED
         assert door.ask("confluence", blocked, BLOCKED) is Outcome.BLOCKED
         assert door.ask("confluence", others) is Outcome.OK

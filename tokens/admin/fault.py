@@ -27,6 +27,7 @@ _PLAIN: Final = (
     ),
     (r"no permissions to run the '(\S+?)' command", "its user may not run {}"),
     (r"can't run this command", "its user may not run a command of the script"),
+    (r"permissions to access .*channel", "its user may not use a channel"),
     (r"permissions to access|can't access at least one of the keys", "its user may not use a key"),
     (r"cluster is down|slot not served", "its cluster is down: some of its slots nobody serves"),
     (r"good replicas", "too few of its replicas are in reach, see min-replicas-to-write"),

@@ -98,7 +98,7 @@ class Scanner:
 
 
 def _read(server: redis.Redis, head: _Words, tail: _Words, *, is_asking: bool) -> Scan[Any] | None:
-    """Scan from begin to end; None if not all of it was told by the same server.
+    """Scan from beginning to end; None if not all of it was told by the same server.
 
     A cursor is a place in a server's own hash table, and anywhere in that of another one, which
     may be there after any step: a client connects anew, slots move.

@@ -39,7 +39,8 @@ def test_a_redis_that_is_away_for_half_a_minute_changes_nothing(
             assert edge.status("127.0.0.9") == OUT
             asked_ms = _now_ms(grants)
             status = edge.status("127.0.0.8")
-            if _now_ms(grants) < ends_ms:
+            # It reckons with the time that Redis took to answer, to be early rather than late.
+            if _now_ms(grants) < ends_ms - 1000:
                 assert status == IN
             elif asked_ms > ends_ms + 1000:
                 assert status == OUT

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -227,22 +229,34 @@ def test_a_restarted_haproxy_is_filled_anew(
 def test_a_reloaded_haproxy_is_filled_anew(
     version: str, folder: Path, store: str, grants: redis.Redis
 ) -> None:
-    """The new process is found out at once, though the old one lives on for its connections."""
-    with Service() as service, kept(binary(version), folder / "edge", service.address) as edge:
-        edge.stop()
-        edge.start("-W", "-db")
+    """The new process is found out at once; a block ends connections of the old one, too.
+
+    The old one lives on for its other connections, and not for us.
+    """
+    with (
+        Service() as service,
+        _reloadable(version, folder, service.address) as edge,
+        keeping(folder, store, {"edge": target(edge)}) as allowlist,
+    ):
         grant(grants, "wiki", "127.0.0.7")
-        with keeping(folder, store, {"edge": target(edge)}) as allowlist:
-            allowlist.told(EQUAL)
-            with _greeted(edge, "KEPT_TCP", "127.0.0.8") as old:
-                before = _pid(edge)
-                assert edge.process
-                os.kill(edge.process.pid, signal.SIGUSR2)
-                eventually(lambda: _pid(edge) != before, "a new process")
-                eventually(lambda: edge.entries() == ["127.0.0.7/032"], "the grant in it")
-                eventually(lambda: edge.status("127.0.0.7") == IN, "the heartbeat in it")
-                old.sendall(b"still here\n")
-                assert old.recv(100) == b"still here\n"
+        allowlist.told(EQUAL)
+        with (
+            _greeted(edge, "KEPT_TCP", "127.0.0.8") as bad,
+            _greeted(edge, "KEPT_TCP", "127.0.0.9") as good,
+        ):
+            old = _pid(edge)
+            assert edge.process
+            os.kill(edge.process.pid, signal.SIGUSR2)
+            eventually(lambda: _pid(edge) != old, "a new process")
+            eventually(lambda: edge.entries() == ["127.0.0.7/032"], "the grant in it")
+            eventually(lambda: edge.status("127.0.0.7") == IN, "the heartbeat in it")
+            Blocker(Admin(grants, by="test")).block("127.0.0.8", 60)
+            assert _rest(bad) == b""
+            good.sendall(b"still here\n")
+            assert good.recv(100) == b"still here\n"
+            assert Path(f"/proc/{old}").exists()
+        eventually(lambda: not Path(f"/proc/{old}").exists(), "the end of the old process")
+        assert edge.status("127.0.0.7") == IN
 
 
 def test_rules_refuse_when_the_writer_is_dead(
@@ -278,6 +292,15 @@ def _rest(client: socket.socket) -> bytes:
         return b""
 
 
-def _pid(edge: Kept) -> str:
+@contextmanager
+def _reloadable(version: str, folder: Path, service: str) -> Iterator[Kept]:
+    """Run one that has a master."""
+    with kept(binary(version), folder / "edge", service) as edge:
+        edge.stop()
+        edge.start("-W", "-db")
+        yield edge
+
+
+def _pid(edge: Kept) -> int:
     lines = edge.tell("show info").splitlines()
-    return next(line for line in lines if line.startswith("Pid:"))
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
