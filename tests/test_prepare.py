@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ["bash", "cat", "dirname", "env", "grep", "rm", "sha256sum"]
-PROGRAMS = ["redis-server", "haproxy", "curl", "node", "openssl", "wrk", "gcc", "chromium"]
+PROGRAMS = [
+    *("redis-server", "haproxy", "curl", "node", "openssl", "wrk", "gcc", "chromium", "spiped"),
+    *("socat", "ip", "nft", "nsenter", "pgrep", "systemd-analyze", "firewall-offline-cmd"),
+    "secilc",
+]
 
 
 @dataclass
@@ -130,6 +134,27 @@ def test_the_tests_get_what_their_examples_run_on(machine: Machine) -> None:
     assert not log.exists()
     machine.prepare("test")
     assert log.read_text().splitlines()[-1].endswith(" nodejs chromium")
+
+
+@pytest.mark.parametrize(("state", "is_running"), [("running", True), ("offline", False)])
+def test_a_firewall_that_is_installed_is_not_switched_on(
+    machine: Machine, state: str, *, is_running: bool
+) -> None:
+    """Where systemd runs, firewalld is masked while apt-get would start it, and disabled after."""
+    lacks(machine, "firewall-offline-cmd")
+    machine.put("systemctl", f"echo {state}")
+    log = sudo(machine, "exit 0")
+    machine.prepare("test")
+    commands = [line.partition("LOCK")[0] for line in log.read_text().splitlines()]
+    told = [line.split("noninteractive ")[-1] for line in commands if "update" not in line]
+    around = [it for it in told if it.startswith("systemctl")]
+    assert any("firewalld" in it for it in told)
+    if not is_running:
+        assert around == []
+        return
+    assert told[0] == "systemctl mask firewalld"
+    assert told[1].startswith("apt-get install")
+    assert told[2:] == ["systemctl unmask firewalld", "systemctl disable firewalld"]
 
 
 @pytest.mark.parametrize("what", ["demo", "test"])

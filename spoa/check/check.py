@@ -9,6 +9,7 @@ from pathlib import Path
 
 from spoa.check.agreement import disagreements, doubts
 from spoa.check.haproxyfile import HaproxyFileError, read_haproxy_files
+from spoa.check.keeping import kept
 from spoa.check.places import closed_to, fault_of, is_open_to_all
 from spoa.check.probe import NoAgent, hello
 from spoa.config.endpoint import Endpoint, UnixEndpoint, parse_tcp
@@ -51,6 +52,7 @@ def findings(
     yield from _directories(config)
     yield from _store(config)
     yield from _sockets(config)
+    yield from _allowlist(config)
     if files := list(haproxy_files):
         yield from _haproxy(config, files)
 
@@ -89,6 +91,11 @@ def _store(config: Config) -> Iterator[Finding]:
     if not faults:
         yield Finding(Level.OK, "store", str(facts))
     yield from _audit(config)
+
+
+def _allowlist(config: Config) -> Iterator[Finding]:
+    for is_well, sentence in kept(config):
+        yield Finding(Level.OK if is_well else Level.FAIL, "allowlist", sentence)
 
 
 def _key_file(config: Config) -> Iterator[Finding]:

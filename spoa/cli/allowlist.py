@@ -41,11 +41,17 @@ def allowlist(
         fail("no HAProxy to keep: the configuration has no section [allowlist.NAME]", code=USAGE)
     if as_json and not is_shown:
         fail("--json goes with --show", code=USAGE)
-    source, orders = _source(settings), _orders(settings)
+
+    from spoa.orders import orders_of, source_of  # noqa: PLC0415 - see load_or_exit
+
+    try:
+        orders = orders_of(settings)
+    except ValueError as error:
+        fail(str(error), code=USAGE)
     if is_shown:
-        _show(source, orders, as_json=as_json)
+        _show(source_of(settings), orders, as_json=as_json)
     else:
-        _keep(settings, source, orders)
+        _keep(settings, source_of(settings), orders)
 
 
 def _keep(settings: "Config", source: "Source", orders: "Sequence[Order]") -> None:
@@ -90,31 +96,3 @@ def _cells(row: "Row") -> tuple[str, ...]:
     beat = "none" if row.beat_ms is None else admin.left(row.beat_ms)
     numbers = (row.wanted, row.present, len(row.missing), len(row.surplus), row.others)
     return (row.haproxy, row.acl, row.name, *map(str, numbers), beat)
-
-
-def _source(settings: "Config") -> "Source":
-    from haproxy.allowlist.feed import Source  # noqa: PLC0415 - see load_or_exit
-
-    return Source(settings.store_url, settings.store.tls, settings.store.prefix)
-
-
-def _orders(settings: "Config") -> "list[Order]":
-    from haproxy.allowlist.target import Order  # noqa: PLC0415 - see load_or_exit
-    from haproxy.runtime.place import RuntimePlace, TcpPlace, UnixPlace  # noqa: PLC0415
-    from spoa.config.endpoint import UnixEndpoint, parse_endpoint  # noqa: PLC0415
-    from tokens.store.tls import client_context  # noqa: PLC0415
-
-    orders = []
-    for name, wanted in settings.allowlist.items():
-        endpoint = parse_endpoint(wanted.runtime)
-        place: RuntimePlace
-        if isinstance(endpoint, UnixEndpoint):
-            place = UnixPlace(endpoint.path)
-        else:
-            try:
-                tls = client_context(wanted.tls) if wanted.tls else None
-            except ValueError as error:
-                fail(f"allowlist.{name}: {error}", code=USAGE)
-            place = TcpPlace(endpoint.host, endpoint.port, tls)
-        orders.append(Order(name, place, wanted.acl, wanted.heartbeat, wanted.foreign, wanted.shut))
-    return orders

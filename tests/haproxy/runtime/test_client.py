@@ -328,13 +328,17 @@ def test_behind_a_proxy_the_source_is_the_proxy(edge: Edge) -> None:
 
 @pytest.mark.parametrize("version", versions())
 def test_after_a_reload_another_process_answers(version: str) -> None:
-    """Empty ACLs, another Process; and a session from before stays with the old one."""
-    with running_edge(version, has_master=True) as edge:
+    """Empty ACLs, another Process; a session from before stays with the old one and its streams."""
+    with (
+        running_edge(version, has_master=True) as edge,
+        edge.connect("passed", "127.0.5.7") as client,
+    ):
 
         async def play() -> None:
             async with Runtime(edge.at(), 10).session() as old:
                 before = await old.process()
                 await old.add(ACL, ["127.0.5.7/032"])
+                [stream] = await streams_of(old, "tcp", "127.0.5.7")
                 await asyncio.to_thread(edge.reload)
                 async with Runtime(edge.at(), 10).session() as new:
                     after = await new.process()
@@ -342,9 +346,12 @@ def test_after_a_reload_another_process_answers(version: str) -> None:
                     assert (after.pid, after.version) != (before.pid, before.version)
                     assert after.started_s >= before.started_s
                     assert await new.entries(ACL) == []
+                    assert "tcp" not in [it.frontend for it in await new.streams()]
                 now = await old.process()
                 assert now.is_stopping
                 assert (now.pid, now.started_s) == (before.pid, before.started_s)
                 assert await old.entries(ACL) == ["127.0.5.7/032"]
+                assert await old.shut(stream) is True
 
         asyncio.run(play())
+        assert client.recv(1) == b""
