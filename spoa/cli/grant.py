@@ -95,6 +95,8 @@ def _print_list(grants: "list[Grant]", *, as_json: bool) -> None:
 
 
 def _warn_of_unheeded(acl: str, settings: "Config") -> None:
+    if any(acl in kept.acl for kept in settings.allowlist.values()):
+        return  # HAProxy itself heeds it
     if acl not in settings.acl:
         admin.warn(f"the ACL {acl!r} is not configured here")
     elif settings.acl[acl].mode.value not in _HEEDED_IN:

@@ -759,13 +759,18 @@ def test_an_address_is_granted_and_listed(kat: Kat, held: Holdings) -> None:
 
 
 def test_a_grant_that_opens_nothing_is_a_warning(kat: Kat, tmp_path: Path) -> None:
-    """An ACL that is not configured, or whose mode asks for no grants, is named."""
+    """An ACL that is not configured, or whose mode asks for no grants, is named.
+
+    One that is mirrored into HAProxy is heeded there.
+    """
     command = ("grant", "192.0.2.7", "--user", "u", "--for", "1h", "--acl")
     assert "the ACL 'demo' does not ask for grants" in kat(*command, "demo").stderr
     assert "the ACL 'none' is not configured here" in kat(*command, "none").stderr
     file = tmp_path / "kat.toml"
-    file.write_text('[acl.tcp]\nmode = "ip"\n')
+    kept = 'runtime = "unix:/run/haproxy/kat.sock"\nacl = { list = "#500" }'
+    file.write_text(f'[acl.tcp]\nmode = "ip"\n[allowlist.edge]\n{kept}\n')
     assert kat(*command, "tcp", KAT_CONFIG=str(file)).stderr == ""
+    assert kat(*command, "list", KAT_CONFIG=str(file)).stderr == ""
 
 
 def test_what_others_wrote_moves_no_cursor(kat: Kat, held: Holdings) -> None:

@@ -85,20 +85,21 @@ def test_one_bad_acl_of_a_haproxy_keeps_no_other_from_being_kept(
 
 
 def test_what_haproxy_refuses_is_named_once_and_the_rest_is_kept(
-    edge: Kept, folder: Path, store: str, grants: redis.Redis
+    folder: Path, store: str, grants: redis.Redis
 ) -> None:
     """An ACL that compares ports, too, takes no address: said once, however often it is tried."""
-    acls = {"wiki": ["#500"], "mail": [str(edge.mixed)]}
-    for acl in acls:
-        grant(grants, acl, "127.0.0.7")
-    with keeping(folder, store, {"edge": target(edge, acl=acls)}) as allowlist:
-        eventually(lambda: edge.status("127.0.0.7") == IN, "the grant of the other ACL")
-        allowlist.told("HAProxy refuses 127.0.0.7/032")
-        assert edge.entries(str(edge.mixed)) == []
-        edge.tell("clear acl #500")
-        eventually(lambda: edge.entries() == ["127.0.0.7/032"], "the next look at all")
-        assert allowlist.log().count("level=error") == 1
-        assert "over: " not in allowlist.log()
+    with kept(binary("3.2"), folder / "edge") as edge:
+        acls = {"wiki": ["#500"], "mail": [str(edge.mixed)]}
+        for acl in acls:
+            grant(grants, acl, "127.0.0.7")
+        with keeping(folder, store, {"edge": target(edge, acl=acls)}) as allowlist:
+            eventually(lambda: edge.status("127.0.0.7") == IN, "the grant of the other ACL")
+            allowlist.told("HAProxy refuses 127.0.0.7/032")
+            assert edge.entries(str(edge.mixed)) == []
+            edge.tell("clear acl #500")
+            eventually(lambda: edge.entries() == ["127.0.0.7/032"], "the next look at all")
+            assert allowlist.log().count("level=error") == 1
+            assert "over: " not in allowlist.log()
 
 
 def test_a_level_that_may_nothing_changes_nothing(
