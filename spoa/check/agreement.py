@@ -34,6 +34,7 @@ def disagreements(config: Config, facts: HaproxyFacts, ours: frozenset[str]) -> 
     """Say what would go wrong between HAProxy and an agent that listens at `ours`."""
     yield from _late(config, facts)
     yield from _elsewhere(facts, ours)
+    yield from _unencrypted(config, facts, ours)
     for proxy in facts.proxies:
         for name in proxy.acls:
             if name not in config.acl:
@@ -79,8 +80,28 @@ def _late(config: Config, facts: HaproxyFacts) -> Iterator[str]:
 
 def _elsewhere(facts: HaproxyFacts, ours: frozenset[str]) -> Iterator[str]:
     theirs = facts.agents()
-    if theirs and not ours & set(theirs):
+    # At the other end of a tunnel an agent has whatever address the tunnel gives it.
+    is_told = not any(place.startswith("tunnel:") for place in ours)
+    if theirs and is_told and not any(_is_among(one, ours) for one in theirs):
         yield f"sends to {', '.join(theirs)}; we listen at {', '.join(sorted(ours))}"
+
+
+def _is_among(address: str, ours: frozenset[str]) -> bool:
+    """Tell whether we listen there, or everywhere."""
+    _, _, port = address.rpartition(":")
+    return not {address, f"0.0.0.0:{port}", f"[::]:{port}"}.isdisjoint(ours)
+
+
+def _unencrypted(config: Config, facts: HaproxyFacts, ours: frozenset[str]) -> Iterator[str]:
+    """Find agents of ours that HAProxy would speak to in another way than they do."""
+    has_tls = config.listen.tls is not None
+    for address in facts.agents():
+        if ":/" in address or not _is_among(address, ours):
+            continue
+        if has_tls and address not in facts.by_tls:
+            yield f"speaks plain SPOP to {address}, where we speak TLS: set KAT_AGENT_CA"
+        elif not has_tls and address in facts.by_tls:
+            yield f"speaks TLS to {address}, where we do not: set listen.cert_file"
 
 
 def _unanswerable(config: Config, facts: HaproxyFacts, proxy: Proxy) -> Iterator[str]:

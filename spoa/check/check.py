@@ -11,13 +11,14 @@ from spoa.check.agreement import disagreements, doubts
 from spoa.check.haproxyfile import HaproxyFileError, read_haproxy_files
 from spoa.check.keeping import kept
 from spoa.check.places import closed_to, fault_of, is_open_to_all
-from spoa.check.probe import NoAgent, hello
-from spoa.config.endpoint import Endpoint, UnixEndpoint, parse_tcp
+from spoa.check.probe import NoAgent, demands_certificate, hello
+from spoa.config.endpoint import Endpoint, TcpEndpoint, UnixEndpoint, parse_tcp
 from spoa.config.file import url_in
 from spoa.config.model import Config
 from spoa.config.storeurl import holds_password
 from spoa.listen import ListenError, bind
 from spoa.supervisor.embedded import EmbeddedError, find_binary, ping
+from spoa.tls import WORTH_A_WARNING_DAYS, TlsFault, ca_days_left, days_left, server_context
 from tokens.admin.facts import describe_store
 from tokens.admin.permission import may_append
 from tokens.record import Keys
@@ -51,6 +52,7 @@ def findings(
     yield from _config_file(config_file)
     yield from _directories(config)
     yield from _store(config)
+    yield from _tls(config)
     yield from _sockets(config)
     yield from _allowlist(config)
     if files := list(haproxy_files):
@@ -127,7 +129,7 @@ def _is_started(config: Config) -> bool:
     """Tell whether a private Redis should be running, whether or not it does."""
     if ping(config.redis_socket) or _is_locked(config.redis_dir / "lock"):
         return True
-    answers = (_agent(endpoint) for endpoint in _every_endpoint(config))
+    answers = (_agent(endpoint, config) for endpoint in _every_endpoint(config))
     return any(answer is not None and answer.level is Level.OK for answer in answers)
 
 
@@ -150,11 +152,34 @@ def _embedded() -> Finding:
         return Finding(Level.FAIL, "store", str(error))
 
 
+def _tls(config: Config) -> Iterator[Finding]:
+    """Find what HAProxy would refuse to speak to, and what it soon will."""
+    files = config.listen.tls
+    if files is None:
+        return
+    try:
+        server_context(files)
+        ends = {
+            f"cert_file {files.cert_file}": days_left(files),
+            f"client_ca_file {files.client_ca_file}": ca_days_left(files),
+        }
+    except TlsFault as fault:
+        yield Finding(Level.FAIL, "tls", str(fault))
+        return
+    for file, days in ends.items():
+        if days < 0:
+            yield Finding(Level.FAIL, "tls", f"listen.{file} has expired: nobody can connect")
+        elif days < WORTH_A_WARNING_DAYS:
+            yield Finding(Level.WARN, "tls", f"listen.{file} ends in {days:.0f} days: renew it")
+        else:
+            yield Finding(Level.OK, "tls", f"listen.{file} holds for {days:.0f} days")
+
+
 def _sockets(config: Config) -> Iterator[Finding]:
     is_running = False
     for endpoint in _every_endpoint(config):
         yield from _closed(endpoint, config.listen.group)
-        if finding := _agent(endpoint):
+        if finding := _agent(endpoint, config):
             is_running = True
             yield finding
         else:
@@ -179,15 +204,19 @@ def _closed(endpoint: Endpoint, group: str | None) -> Iterator[Finding]:
         yield Finding(Level.FAIL, "listen", sentence)
 
 
-def _agent(endpoint: Endpoint) -> Finding | None:
+def _agent(endpoint: Endpoint, config: Config) -> Finding | None:
     """Say hello to whoever listens there."""
     try:
-        agreed = hello(endpoint)
+        if config.listen.tls and isinstance(endpoint, TcpEndpoint):
+            demands_certificate(endpoint)
+            sentence = f"TLS is spoken at {endpoint}, and only with those who show a certificate"
+        else:
+            sentence = f"an agent answers at {endpoint}, frames up to {hello(endpoint)}"
     except NoAgent as error:
         return Finding(Level.FAIL, "listen", str(error))
     except OSError:
         return None
-    return Finding(Level.OK, "listen", f"an agent answers at {endpoint}, frames up to {agreed}")
+    return Finding(Level.OK, "listen", sentence)
 
 
 def _bindable(subject: str, endpoint: Endpoint, config: Config) -> Finding:

@@ -34,6 +34,8 @@ class Proxy:
     is_tcp: bool = False
     """Whether it sends one of them by `tcp-request content`."""
     inspect_delay_ms: float | None = None
+    is_tls: bool = False
+    """Whether its servers speak TLS unless they say otherwise."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class HaproxyFacts:
     """What rules set each variable to."""
     servers: dict[str, list[str]] = field(default_factory=dict)
     """Addresses by backend."""
+    by_tls: set[str] = field(default_factory=set)
+    """Those of them that HAProxy speaks TLS to."""
     proxies: list[Proxy] = field(default_factory=list)
     chroot: str = ""
 
@@ -107,7 +111,11 @@ def _read(text: str, environ: Mapping[str, str], facts: HaproxyFacts) -> None:
             case ["defaults", *_]:
                 proxy = defaults = Proxy("")
             case [("frontend" | "backend" | "listen") as kind, name, *_]:
-                proxy = Proxy(f"{kind} {name}", inspect_delay_ms=defaults.inspect_delay_ms)
+                proxy = Proxy(
+                    f"{kind} {name}",
+                    inspect_delay_ms=defaults.inspect_delay_ms,
+                    is_tls=defaults.is_tls,
+                )
                 facts.proxies.append(proxy)
                 facts.servers.setdefault(name, [])
             case ["spoe-agent", *_]:
@@ -127,8 +135,12 @@ def _read(text: str, environ: Mapping[str, str], facts: HaproxyFacts) -> None:
                 facts.messages.setdefault(section, {}).update(told)
             case ["filter", "spoe", *options] if "config" in options[:-1]:
                 facts.engines.append(Path(options[options.index("config") + 1]))
-            case ["server", _, address, *_] if proxy.name:
+            case ["default-server", *options]:
+                proxy.is_tls = _speaks_tls(options, by_default=proxy.is_tls)
+            case ["server", _, address, *options] if proxy.name:
                 facts.servers[proxy.name.split()[1]].append(address)
+                if _speaks_tls(options, by_default=proxy.is_tls):
+                    facts.by_tls.add(_outside(address, chroot=""))
             case ["chroot", directory]:
                 facts.chroot = directory
             case ["tcp-request", "inspect-delay", time]:
@@ -138,6 +150,10 @@ def _read(text: str, environ: Mapping[str, str], facts: HaproxyFacts) -> None:
                 _read_rule(rule, proxy, facts)
             case ["http-request", *rule]:
                 _read_rule(rule, proxy, facts)
+
+
+def _speaks_tls(options: list[str], *, by_default: bool) -> bool:
+    return "no-ssl" not in options and (by_default or "ssl" in options)
 
 
 def _read_rule(rule: list[str], proxy: Proxy, facts: HaproxyFacts) -> None:

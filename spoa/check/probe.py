@@ -1,8 +1,9 @@
 """Asks an agent whether it is one: HAProxy's own health check, spoken by us."""
 
 import socket
+import ssl
 
-from spoa.config.endpoint import Endpoint, UnixEndpoint
+from spoa.config.endpoint import Endpoint, TcpEndpoint, UnixEndpoint
 from spoa.spop.codec import decode_kv_list, encode_string, encode_value, split_ids
 from spoa.spop.constants import (
     DEFAULT_MAX_FRAME_BYTES,
@@ -55,6 +56,38 @@ def hello(endpoint: Endpoint) -> int:
     if frame[:1] != bytes([FrameType.AGENT_HELLO]) or not isinstance(agreed, int):
         raise NoAgent(f"what listens at {endpoint} answers, but not as an SPOP agent")
     return agreed
+
+
+def demands_certificate(endpoint: TcpEndpoint) -> None:
+    """Find out whether whoever listens there speaks TLS, and with nobody without a certificate.
+
+    We have none to show: HAProxy's is not on this machine. Raises NoAgent for a wrong answer,
+    OSError when nothing can be connected to.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is believed that is said here
+    with _connect(endpoint) as plain:
+        try:
+            with context.wrap_socket(plain) as client:
+                client.sendall(_HELLO)
+                heard = client.recv(1)
+        except ssl.SSLError as error:
+            # By its alert: TLS 1.3 has one of its own for it, 1.2 says that there is no way.
+            if {"CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE"} & set(_alert(error)):
+                return
+            raise NoAgent(
+                f"what listens at {endpoint} does not speak the TLS of an agent"
+            ) from None
+        except OSError:
+            raise NoAgent(f"what listens at {endpoint} does not answer in TLS") from None
+    if heard:
+        raise NoAgent(f"what listens at {endpoint} lets in whoever shows no certificate")
+    raise NoAgent(f"what listens at {endpoint} does not answer in TLS")
+
+
+def _alert(error: ssl.SSLError) -> list[str]:
+    return [(error.reason or "").partition("_ALERT_")[2]]
 
 
 def _connect(endpoint: Endpoint) -> socket.socket:

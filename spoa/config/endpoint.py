@@ -16,16 +16,22 @@ class UnixEndpoint:
     """A unix socket, shared by all workers or, with `{worker}` in its path, one for each."""
 
     path: str
+    is_tunnel: bool = False
+    """Who connects is a tunnel: HAProxy is on another machine, which has a clock of its own."""
 
     def __str__(self) -> str:
-        return f"unix:{self.path}"
+        return f"{'tunnel' if self.is_tunnel else 'unix'}:{self.path}"
+
+    @property
+    def is_local(self) -> bool:
+        return not self.is_tunnel
 
     @property
     def is_per_worker(self) -> bool:
         return WORKER in self.path
 
     def for_worker(self, index: int) -> "UnixEndpoint":
-        return UnixEndpoint(self.path.replace(WORKER, str(index)))
+        return UnixEndpoint(self.path.replace(WORKER, str(index)), self.is_tunnel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class TcpEndpoint:
     host: str
     port: int
     is_per_worker = False
+    is_local = False  # loopback included: a tunnel may end there, too
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -45,10 +52,11 @@ Endpoint = UnixEndpoint | TcpEndpoint
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read `unix:/path` or `host:port`. Raises ValueError with a sentence."""
-    if text.startswith("unix:"):
-        return _parse_unix(text.removeprefix("unix:"))
-    return _parse_tcp(text, "must be unix:/path, host:port or [ipv6]:port")
+    """Read `unix:/path`, `tunnel:/path` or `host:port`. Raises ValueError with a sentence."""
+    kind, _, path = text.partition(":")
+    if kind in {"unix", "tunnel"}:
+        return _parse_unix(path, is_tunnel=kind == "tunnel")
+    return _parse_tcp(text, "must be unix:/path, tunnel:/path, host:port or [ipv6]:port")
 
 
 def parse_tcp(text: str) -> TcpEndpoint:
@@ -56,7 +64,7 @@ def parse_tcp(text: str) -> TcpEndpoint:
     return _parse_tcp(text, "must be host:port or [ipv6]:port")
 
 
-def _parse_unix(path: str) -> UnixEndpoint:
+def _parse_unix(path: str, *, is_tunnel: bool) -> UnixEndpoint:
     if not path.startswith("/"):
         raise ValueError(f"the path of a unix socket must be absolute, {path!r} is not")
     if not path.isprintable():
@@ -66,7 +74,7 @@ def _parse_unix(path: str) -> UnixEndpoint:
         raise ValueError(
             f"the path of a unix socket has {size_bytes} bytes, {MAX_UNIX_PATH_BYTES} are allowed"
         )
-    return UnixEndpoint(path)
+    return UnixEndpoint(path, is_tunnel)
 
 
 def _parse_tcp(text: str, allowed: str) -> TcpEndpoint:

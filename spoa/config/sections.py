@@ -2,6 +2,7 @@
 
 import grp
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from pydantic import (
 )
 
 from spoa.config.endpoint import TcpEndpoint, parse_endpoint, parse_tcp
-from spoa.config.section import Section, absolute
+from spoa.config.section import PemFile, Section, absolute, items
 from spoa.config.storeurl import EMBEDDED, check_store_url
 from spoa.spop.constants import DEFAULT_MAX_FRAME_BYTES, MIN_MAX_FRAME_BYTES
 from tokens.store.tls import TlsFiles
@@ -29,12 +30,9 @@ MAX_WORKERS = 512
 # HAProxy keeps a frame in one buffer. 1 MiB is 64 default buffers.
 MAX_FRAME_BYTES = 1024 * 1024
 
+_TLS_KEYS = ("cert_file", "key_file", "client_ca_file")
+
 _is_prefix = re.compile(r"[A-Za-z0-9:_.-]{1,32}").fullmatch
-
-
-def _items(value: object) -> object:
-    """Take a text with commas for a list: the environment knows no lists."""
-    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
 
 
 def _spop_address(text: str, info: ValidationInfo) -> str:
@@ -43,44 +41,74 @@ def _spop_address(text: str, info: ValidationInfo) -> str:
         return text
     if endpoint.port == 0:
         raise ValueError("port 0 is any free port: HAProxy could not know which")
-    if not info.data.get("insecure", True):
+    # A file that is a mistake itself is not in there: of one mistake nobody is told twice.
+    has_tls = any(info.data.get(key, True) for key in _TLS_KEYS)
+    if not has_tls and not info.data.get("insecure", True):
         raise ValueError(
             "whoever reaches a TCP port can consume tokens and claim any client address: "
-            "use unix:/path, or set listen.insecure = true"
+            "use unix:/path, set listen.cert_file, key_file and client_ca_file for TLS, or "
+            "listen.insecure = true"
         )
     return text
 
 
-def _readable(path: Path) -> Path:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    return path
-
-
 SpopAddress = Annotated[str, AfterValidator(_spop_address)]
-TlsFile = Annotated[Path, AfterValidator(absolute), AfterValidator(_readable)] | None
+# Not looked into before an agent starts (spoa/tls.py): commands that do not listen may be run by
+# people who have no business with its key.
+ListenerFile = Annotated[Path, AfterValidator(absolute)] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerFiles:
+    """PEM files of a TLS listener: who we are, and whose certificates let a HAProxy in."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path
 
 
 class Listen(Section):
     """Where HAProxy and Prometheus find the agent."""
 
-    # Before `spop`, which it permits.
+    # Before `spop`: what permits TCP.
     insecure: StrictBool = Field(default=False, description="permits TCP without TLS")
-    spop: Annotated[tuple[SpopAddress, ...], BeforeValidator(_items)] = ()
+    cert_file: ListenerFile = None
+    key_file: ListenerFile = None
+    # Looked at also when it is missing: the three are of use together.
+    client_ca_file: ListenerFile = Field(default=None, validate_default=True)
+    # None: the default socket. Looked at even so, because TLS needs a TCP address.
+    spop: Annotated[tuple[SpopAddress, ...] | None, BeforeValidator(items)] = Field(
+        default=None, validate_default=True
+    )
     group: str | None = None
     metrics: str = "127.0.0.1:9464"
     workers: StrictInt = Field(default=0, ge=0, le=MAX_WORKERS)
 
+    @field_validator("client_ca_file")
+    @classmethod
+    def _three(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        files = [info.data.get(key, file) for key in _TLS_KEYS[:2]]
+        if any((other is None) is not (file is None) for other in files):
+            raise ValueError("belongs to cert_file and key_file: set all three of them, or none")
+        if file and info.data.get("insecure"):
+            raise ValueError(
+                "turns TLS on at every TCP address, and insecure = true permits TCP without: "
+                "remove one of them"
+            )
+        return file
+
     @field_validator("spop")
     @classmethod
-    def _spop(cls, spop: tuple[str, ...]) -> tuple[str, ...]:
-        if not spop:
+    def _spop(cls, spop: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if spop is not None and not spop:
             raise ValueError("must have at least one address")
-        if len(set(spop)) < len(spop):
+        if spop and len(set(spop)) < len(spop):
             raise ValueError("holds the same address twice")
+        has_tcp = any(isinstance(parse_endpoint(text), TcpEndpoint) for text in spop or ())
+        if info.data.get("client_ca_file") and not has_tcp:
+            raise ValueError(
+                "needs an address host:port: on a unix socket cert_file would do nothing"
+            )
         return spop
 
     @field_validator("group")
@@ -92,6 +120,13 @@ class Listen(Section):
             except KeyError:
                 raise ValueError("must be a group that exists on this machine") from None
         return group
+
+    @property
+    def tls(self) -> ListenerFiles | None:
+        """What TCP addresses speak TLS with; None without TLS."""
+        if self.cert_file and self.key_file and self.client_ca_file:
+            return ListenerFiles(self.cert_file, self.key_file, self.client_ca_file)
+        return None
 
     @field_validator("metrics")
     @classmethod
@@ -108,10 +143,10 @@ class Store(Section):
     prefix: str = "kat:"
     fence: StrictBool = True
     clock_skew_ms: StrictInt = Field(default=2000, ge=0, le=60_000)
-    ca_file: TlsFile = None
-    cert_file: TlsFile = None
+    ca_file: PemFile = None
+    cert_file: PemFile = None
     # Looked at also when it is missing: a certificate is no use alone.
-    key_file: TlsFile = Field(default=None, validate_default=True)
+    key_file: PemFile = Field(default=None, validate_default=True)
 
     @field_validator("url")
     @classmethod

@@ -17,6 +17,7 @@ from spoa.supervisor.embedded import Embedded
 from spoa.supervisor.health import HealthServer
 from spoa.supervisor.signals import IGNORED_SIGNALS
 from spoa.supervisor.supervisor import Supervisor
+from spoa.tls import WORTH_A_WARNING_DAYS, TlsFault, days_left, server_context
 from spoa.worker.worker import Order, run
 
 
@@ -31,6 +32,7 @@ def serve(config: Config, run: Callable[[Order], None] = run) -> int:
         signal.signal(number, signal.SIG_IGN)
     # A core file would hold tokens.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _check_tls(config)
     with ExitStack() as stack:
         # First of all: the private Redis would make their common parents for itself alone.
         _make_run_dir(config)
@@ -41,6 +43,29 @@ def serve(config: Config, run: Callable[[Order], None] = run) -> int:
             fleet.store_fault = redis.fault
         stack.enter_context(_health(config, fleet))
         return Supervisor(config, fleet, listeners, redis, run).run()
+
+
+def _check_tls(config: Config) -> None:
+    """Refuse files that no worker could use; of a certificate that HAProxy refuses, only warn.
+
+    Who comes by a unix socket is served all the same, and the clock may be set a moment later.
+    """
+    if (files := config.listen.tls) is None:
+        return
+    try:
+        server_context(files)
+    except TlsFault as fault:
+        raise ListenError(str(fault)) from None
+    try:
+        days = days_left(files)
+    except TlsFault as fault:
+        log.warning("no HAProxy will connect by TLS", extra=fields(reason=str(fault)))
+        return
+    if days < WORTH_A_WARNING_DAYS:
+        log.warning(
+            "the certificate ends soon",
+            extra=fields(file=str(files.cert_file), days=int(days)),
+        )
 
 
 @contextmanager

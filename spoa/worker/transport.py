@@ -1,7 +1,6 @@
 """asyncio on one side, `spop.Connection` on the other: bytes, back-pressure, time-outs."""
 
 import asyncio
-import socket
 from typing import cast
 
 from spoa.config.sections import Limits
@@ -46,8 +45,9 @@ class SpopServer:
         self._complained_at = -COMPLAINT_INTERVAL_S
         self._unsaid = 0
 
-    def __call__(self) -> "SpopLink":
-        return SpopLink(self)
+    def __call__(self, *, is_local: bool) -> "SpopLink":
+        """Make one. `is_local`: it has no peers but HAProxies on this host."""
+        return SpopLink(self, is_local=is_local)
 
     def ages_of(self, engine_id: bytes, *, is_local: bool) -> AgeGauge:
         """Find the gauge of a HAProxy process, or of its thread: its connections share one."""
@@ -100,8 +100,9 @@ class SpopServer:
 class SpopLink(asyncio.Protocol):
     """One connection to HAProxy."""
 
-    def __init__(self, server: SpopServer) -> None:
+    def __init__(self, server: SpopServer, *, is_local: bool) -> None:
         self._server = server
+        self._is_local = is_local
         self._connection = Connection(server.limits.max_frame_bytes, server.templates)
         self._acks: list[bytes] = []
         self.queue = self._acks.append
@@ -180,9 +181,8 @@ class SpopLink(asyncio.Protocol):
         self._handshake.cancel()
         ending = self._connection.ending
         if ending is None:
-            peer = self._transport.get_extra_info("socket")
-            is_local = peer is not None and peer.family == socket.AF_UNIX
-            self.ages = self._server.ages_of(self._connection.engine_id, is_local=is_local)
+            engine_id = self._connection.engine_id
+            self.ages = self._server.ages_of(engine_id, is_local=self._is_local)
             return
         if ending.by is EndedBy.AGENT and ending.status != StatusCode.NORMAL:
             self._server.complain(ending)

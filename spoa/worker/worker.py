@@ -15,15 +15,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
+from spoa.config.endpoint import Endpoint, TcpEndpoint
 from spoa.config.model import Config
 from spoa.counters import Counters
 from spoa.listen import BACKLOG, Listener, ListenError, bind
 from spoa.log import configure, log
+from spoa.tls import TlsFault
 from spoa.worker.agent import Agent
 from spoa.worker.answers import Answers
 from spoa.worker.auditlog import AuditLog
 from spoa.worker.storewatch import StoreWatch
+from spoa.worker.tls import Credentials, TlsServer
 from spoa.worker.transport import COMPLAINT_INTERVAL_S, MAX_CONNECTIONS, SpopServer
 from tokens.audit import Journal
 from tokens.policy import cut
@@ -38,6 +42,8 @@ BOOT_FAILURE = 3
 """Exit code: this worker cannot start, and another attempt would not help."""
 
 HEARTBEAT_S = 1.0
+ProtocolFactory = Callable[[], asyncio.Protocol]
+
 _GOODBYE_S = 1.0
 _OTHER_FILES = 64
 
@@ -64,6 +70,10 @@ def run(order: Order) -> None:
     except ListenError as error:
         log.error("worker cannot start: %s", error)
         sys.exit(BOOT_FAILURE)
+    except TlsFault as error:
+        # No BOOT_FAILURE: the supervisor has found them in order, somebody is replacing them now.
+        log.error("worker cannot start: %s", error)
+        sys.exit(1)
 
 
 def _raise_file_limit() -> None:
@@ -94,6 +104,8 @@ class _Worker:
         self._order = order
         self._config = order.config
         self._counters = order.counters.worker(order.index)
+        tls = order.config.listen.tls
+        self._credentials = Credentials(tls) if tls else None
         self._own: list[Listener] = []
         self._stop = asyncio.Event()
         self._fault: BaseException | None = None
@@ -109,7 +121,9 @@ class _Worker:
         agent, store = self._build()
         spop = SpopServer(agent, self._config.limits, self._counters)
         # A reference to each server: asyncio closes the listening socket of one that is collected.
-        servers = [await _listen(spop, listener) for listener in self._listeners()]
+        servers = [
+            await _listen(listener, self._factory(spop, at)) for at, listener in self._doors()
+        ]
         keeping = asyncio.create_task(store.run())
         keeping.add_done_callback(lambda _: self._stop.set())
         gc.freeze()  # what is loaded by now stays: no need to look at it in every collection
@@ -149,19 +163,28 @@ class _Worker:
         agent = Agent(gate, store, Answers(config.acl), config.limits, self._counters)
         return agent, store
 
-    def _listeners(self) -> list[socket.socket]:
+    def _doors(self) -> list[tuple[Endpoint, socket.socket]]:
         """Return what the supervisor bound for all, and bind what is this worker's own."""
         for endpoint in self._config.own_endpoints(self._order.index):
             self._own.append(bind(endpoint, self._config.listen.group))
+        shared = zip(self._config.shared_endpoints, self._order.listeners, strict=True)
         # Duplicates: asyncio closes what it is given, and a Listener that finds its socket closed
         # leaves its file alone.
-        return [*self._order.listeners, *(listener.socket.dup() for listener in self._own)]
+        return [*shared, *((own.endpoint, own.socket.dup()) for own in self._own)]
+
+    def _factory(self, spop: SpopServer, endpoint: Endpoint) -> ProtocolFactory:
+        """Choose what speaks to whom connects there: TLS is for TCP alone."""
+        if self._credentials and isinstance(endpoint, TcpEndpoint):
+            return TlsServer(spop, self._credentials)
+        return partial(spop, is_local=endpoint.is_local)
 
     def _beat(self, agent: Agent) -> None:
         """Say that the loop turns, every second. The first beat says that this worker serves."""
         self._counters.heartbeat(time.monotonic())
         agent.note()  # of a flood the journal tells the rest when it is over
         asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat, agent)
+        if self._credentials:
+            self._credentials.look()
 
     async def _drain(self, agent: Agent, spop: SpopServer) -> None:
         """Finish what is in flight, say goodbye to every HAProxy, and see them off."""
@@ -199,8 +222,8 @@ class _Worker:
             log.warning("event loop: %s", message)
 
 
-async def _listen(spop: SpopServer, listener: socket.socket) -> asyncio.Server:
+async def _listen(listener: socket.socket, factory: ProtocolFactory) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     if listener.family == socket.AF_UNIX:
-        return await loop.create_unix_server(spop, sock=listener, backlog=BACKLOG)
-    return await loop.create_server(spop, sock=listener, backlog=BACKLOG)
+        return await loop.create_unix_server(factory, sock=listener, backlog=BACKLOG)
+    return await loop.create_server(factory, sock=listener, backlog=BACKLOG)

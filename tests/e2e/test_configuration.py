@@ -26,6 +26,9 @@ EVERYTHING = {
     "KAT_NONCE_KEY": "c2VjcmV0/+==",
     "KAT_AGENT": "unix@/kat/one.sock",
     "KAT_AGENT_2": "192.0.2.2:9100",
+    "KAT_AGENT_CA": str(CERTIFICATE),
+    "KAT_AGENT_CERT": str(CERTIFICATE),
+    "KAT_AGENT_NAME": "agents.example",
     "KAT_LOG": "/dev/log",
     "KAT_CHROOT": "/var/empty",
     "KAT_RUNTIME": "/run/haproxy/kat.sock",
@@ -42,7 +45,14 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("environment", [{}, EVERYTHING], ids=["defaults", "everything set"])
+REMOTE = ("KAT_AGENT_2", "KAT_AGENT_CA", "KAT_AGENT_CERT")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, EVERYTHING, {name: EVERYTHING[name] for name in REMOTE}],
+    ids=["defaults", "everything set", "a remote agent beside ours"],
+)
 def test_haproxy_accepts_the_configuration_without_a_warning(
     haproxy_binary: Path, environment: dict[str, str]
 ) -> None:

@@ -13,6 +13,7 @@ run_dir = "/run/kat"
 
 [listen]
 group = "haproxy"
+spop = ["unix:/run/kat/spoa.sock", "tunnel:/run/kat/tunnel.sock"]
 
 [acl.wiki]
 mode = "strict"

@@ -125,7 +125,9 @@ def test_haproxy_stays_without_the_agent_and_finds_it_again(machine: Machine) ->
         assert machine.do("sh", "-c", "ls -A /run/kat") == ""
         machine.do("systemctl", "restart", "haproxy")
         machine.do("systemctl", "reload", "haproxy")
-        assert machine.property("haproxy", "ActiveState") == "active"
+        eventually(
+            lambda: machine.property("haproxy", "ActiveState") == "active", "the end of the reload"
+        )
         eventually(lambda: status(machine) == "503", "an answer without an agent")
     finally:
         machine.do("systemctl", "start", "kat")

@@ -31,7 +31,7 @@ def tunnel(machine: Machine, kind: str, port: int, to: str) -> Iterator[str]:
 
 def test_haproxy_asks_the_agent_through_a_tunnel(machine: Machine) -> None:
     """With no other way to the agent, tokens are consumed; without the tunnel, 503."""
-    with tunnel(machine, "kat-spop-tunnel", 9110, "/run/kat/spoa.sock") as socket:
+    with tunnel(machine, "kat-spop-tunnel", 9110, "/run/kat/tunnel.sock") as socket:
         machine.write(
             "/etc/default/haproxy",
             ENVIRONMENT.replace("unix@/run/kat/spoa.sock", f"unix@{socket}"),

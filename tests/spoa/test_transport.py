@@ -631,7 +631,7 @@ def test_one_connection_too_many_is_refused() -> None:
         server = _bare_server()
         transports = [Transport() for _ in range(MAX_CONNECTIONS + 1)]
         for transport in transports:
-            server().connection_made(transport)
+            server(is_local=True).connection_made(transport)
         *welcome, refused = transports
         assert not any(transport.written for transport in welcome)
         assert disconnect_status(refused.written) == StatusCode.RESOURCE_ALLOCATION

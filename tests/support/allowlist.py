@@ -17,8 +17,7 @@ CONFIGURATION = Path(__file__).parents[1] / "haproxy" / "allowlist" / "kept.cfg"
 ANSWER_TIMEOUT_S = 10
 STOP_DEADLINE_S = 10
 
-# Who asks whether an ACL is right must not be in it.
-STRANGER = "127.9.9.9"
+_DOORS = ("KEPT_HTTP", "KEPT_TCP", "KEPT_OTHER", "KEPT_TLS")
 
 
 class Kept:
@@ -36,7 +35,7 @@ class Kept:
         self.log_file = folder / "haproxy.log"
         self._binary = binary
         self._sockets = ExitStack()
-        self._doors = {name: self._bind() for name in ("KEPT_HTTP", "KEPT_TCP", "KEPT_OTHER")}
+        self._doors = {name: self._bind() for name in _DOORS}
         self._settings = {
             "KEPT_RUNTIME": str(self.runtime),
             "KEPT_FILE": str(self.file),
@@ -89,8 +88,16 @@ class Kept:
             return read_answer(client).status
 
     def connect(self, door: str, source: str) -> socket.socket:
-        port = self._doors[door].getsockname()[1]
-        return socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT_S, (source, 0))
+        place = ("127.0.0.1", self.port(door))
+        return socket.create_connection(place, ANSWER_TIMEOUT_S, (source, 0))
+
+    def pid(self) -> int:
+        """Tell which process answers."""
+        lines = self.tell("show info").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
+    def port(self, door: str) -> int:
+        return int(self._doors[door].getsockname()[1])
 
     def _bind(self) -> socket.socket:
         return self._sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))

@@ -7,13 +7,13 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from spoa.config.acl import Acl
 from spoa.config.model import Config
-from spoa.config.sections import Limits, Listen, Store
+from spoa.config.sections import Limits, Listen, ListenerFiles, Store
 from spoa.counters import STORE_ERRORS, Counters
 from spoa.listen import bind
 from spoa.spop import schema
@@ -147,19 +147,25 @@ def running_worker(
     soft_files: int = 0,
     store: Mapping[str, object] | None = None,
     acl: Mapping[str, Acl] | None = None,
+    tls: ListenerFiles | None = None,
     **limits: float,
 ) -> Iterator[RunningWorker]:
     """Run a worker until the block ends; `limits` as in the configuration's section.
 
     It listens on a unix socket in `place`, or where `spop` says. `store` as in the configuration,
-    for a Redis that is not at `redis_socket`; `acl` in place of the strict `demo`.
+    for a Redis that is not at `redis_socket`; `acl` in place of the strict `demo`; with `tls`
+    its TCP addresses speak it.
     `fault` plants an error of our own in it (see planted.py), `soft_files` is how many files it
     may have open by its soft limit when it starts.
     """
     config = Config(
         state_dir=place,
         run_dir=place,
-        listen=Listen(insecure=True, spop=(spop or f"unix:{place}/spoa.sock",)),
+        listen=Listen(
+            insecure=tls is None,
+            spop=(spop or f"unix:{place}/spoa.sock",),
+            **(asdict(tls) if tls else {}),
+        ),
         store=Store.model_validate({"url": f"unix://{redis_socket}", **(store or {})}),
         limits=Limits.model_validate(limits),
         acl=dict(acl or {}),
