@@ -5,8 +5,12 @@ PYTHON := .venv/bin/python
 LOCK := .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --no-header
 
-# The compiled packages in front of the others, also for the processes that tests start. The browser
-# meets pages and HAProxy's rules, which are the same: tests/e2e asks the compiled agent all of it.
+# The compiled packages in front of the others, also for the processes that tests start. What meets
+# no compiled module, or HAProxy's rules and pages only, is not run again: tests/e2e asks the compiled
+# agent all that haproxy.cfg asks, through the newest HAProxy.
+NOT_COMPILED = --ignore tests/browser --ignore tests/haproxy --ignore tests/host \
+	--ignore-glob 'tests/e2e/test_confluence*' --ignore-glob 'tests/e2e/test_airwatch*' \
+	--ignore tests/e2e/test_tproxy.py
 ON_COMPILED = KAT_TEST_FORM=compiled PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/build/compiled"
 
 .DEFAULT_GOAL := help
@@ -19,10 +23,10 @@ demo: ## A portal, HAProxy with TLS, the agent and an application behind it, to 
 	@scripts/prepare demo
 	@.venv/bin/kat demo $(ARGS)
 
-test: lint ## Every check and every test, on both forms (ARGS: for pytest, e.g. ARGS='-k replay')
+test: lint ## Every check and every test; the agent's on both forms (ARGS: for pytest, e.g. ARGS='-k replay')
 	@$(PYTHON) -m pytest -n 2 $(ARGS)
 	@scripts/compiled
-	@$(ON_COMPILED) $(PYTHON) -m pytest -n 2 -o 'pythonpath=build/compiled .' --ignore tests/browser $(ARGS)
+	@$(ON_COMPILED) $(PYTHON) -m pytest -n 2 -o 'pythonpath=build/compiled .' $(NOT_COMPILED) $(ARGS)
 
 lint: ## Only the checks: ruff, mypy, import-linter, hadolint
 	@scripts/prepare test

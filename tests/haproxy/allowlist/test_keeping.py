@@ -245,10 +245,10 @@ def test_a_reloaded_haproxy_is_filled_anew(
             _greeted(edge, "KEPT_TCP", "127.0.0.8") as bad,
             _greeted(edge, "KEPT_TCP", "127.0.0.9") as good,
         ):
-            old = _pid(edge)
+            old = edge.pid()
             assert edge.process
             os.kill(edge.process.pid, signal.SIGUSR2)
-            eventually(lambda: _pid(edge) != old, "a new process")
+            eventually(lambda: edge.pid() != old, "a new process")
             # Sooner than the next look at all entries would find it out.
             eventually(lambda: edge.entries() == ["127.0.0.7/032"], "the grant in it", 5)
             eventually(lambda: edge.status("127.0.0.7") == IN, "the heartbeat in it", 5)
@@ -301,8 +301,3 @@ def _reloadable(version: str, folder: Path, service: str) -> Iterator[Kept]:
         edge.stop()
         edge.start("-W", "-db")
         yield edge
-
-
-def _pid(edge: Kept) -> int:
-    lines = edge.tell("show info").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
