@@ -19,6 +19,7 @@ from spoa.spop.errors import ProtocolError
 from spoa.spop.varint import encode_varint
 
 TIMEOUT_S = 2.0
+_REFUSAL_S = 1.0
 _HEAD_BYTES = 5  # type and flags
 
 # Type, flags FIN, ids 0. Not codec.encode_frame: an agent's frames hold no BOOL, HAProxy's do.
@@ -70,8 +71,7 @@ def demands_certificate(endpoint: TcpEndpoint) -> None:
     with _connect(endpoint) as plain:
         try:
             with context.wrap_socket(plain) as client:
-                client.sendall(_HELLO)
-                heard = client.recv(1)
+                heard = _listen(client) or _ask(client)
         except ssl.SSLError as error:
             # By its alert: TLS 1.3 has one of its own for it, 1.2 says that there is no way.
             if {"CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE"} & set(_alert(error)):
@@ -84,6 +84,24 @@ def demands_certificate(endpoint: TcpEndpoint) -> None:
     if heard:
         raise NoAgent(f"what listens at {endpoint} lets in whoever shows no certificate")
     raise NoAgent(f"what listens at {endpoint} does not answer in TLS")
+
+
+def _listen(client: ssl.SSLSocket) -> bytes:
+    """Wait for what TLS 1.3 says after the handshake: that a certificate was missing.
+
+    A HELLO sent meanwhile would be answered by a reset, and that word be lost.
+    """
+    client.settimeout(_REFUSAL_S)
+    try:
+        return client.recv(1)
+    except TimeoutError:
+        return b""
+
+
+def _ask(client: ssl.SSLSocket) -> bytes:
+    client.settimeout(TIMEOUT_S)
+    client.sendall(_HELLO)
+    return client.recv(1)
 
 
 def _alert(error: ssl.SSLError) -> list[str]:
