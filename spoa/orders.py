@@ -1,7 +1,7 @@
 """What `kat allowlist` is to do, from the configuration."""
 
 from haproxy.allowlist.feed import Source
-from haproxy.allowlist.target import Order
+from haproxy.allowlist.order import Order
 from haproxy.runtime.place import RuntimePlace, TcpPlace, UnixPlace
 from spoa.config.allowlist import Allowlist
 from spoa.config.endpoint import UnixEndpoint, parse_endpoint

@@ -2,15 +2,29 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple, Self
 
 from haproxy.allowlist.admitted import admitted, blocked, next_end_ms
 from tokens.admin.mirror import Snapshot
 
+CURRENT_S: Final = 5.0
+"""For so long what Redis said may be put in place: it is asked each second. What it said before
+may be over by now, and another `kat allowlist` know it, whose work we would undo."""
+
 MAX_SILENCE_S: Final = 60.0
-"""For so long what Redis said last counts: a failover, a restart. Then an address that was blocked
+"""For so long what is in place may stay: a failover, a restart. Then an address that was blocked
 meanwhile, by somebody who still reaches Redis, might stand here without end."""
+
+
+class Picture(NamedTuple):
+    """What ought to be, at one moment."""
+
+    entries: Mapping[str, frozenset[str]]
+    """ACL of the grants -> entries."""
+    blocked: frozenset[str]
+    is_current: bool
+    """Whether it may be put in place; else only what is over is taken out."""
 
 
 class Board:
@@ -23,8 +37,8 @@ class Board:
         self._clock = clock
         self._snapshot: Snapshot | None = None
         self._asked_s = 0.0
-        self._until_ms = 0
-        """Until then what was worked out holds, by Redis's clock."""
+        self._since_ms = self._until_ms = 0
+        """From then, until then, what was worked out holds, by Redis's clock, which may go back."""
         self._entries: dict[str, frozenset[str]] = {}
         self._blocked: frozenset[str] = frozenset()
         self._bells: list[asyncio.Event] = []
@@ -58,8 +72,13 @@ class Board:
         return self._snapshot is not None
 
     @property
+    def is_current(self) -> bool:
+        """Whether what it said may be put in place."""
+        return self.is_known and self._clock() - self._asked_s <= CURRENT_S
+
+    @property
     def is_fresh(self) -> bool:
-        """Whether what it said may still be relied upon."""
+        """Whether what is in place may still be relied upon."""
         return self.is_known and self._clock() - self._asked_s <= MAX_SILENCE_S
 
     @property
@@ -82,6 +101,12 @@ class Board:
         self._work_out()
         return self._blocked
 
+    def picture(self, acls: Iterable[str]) -> Picture:
+        """Say all of it for these grants, now."""
+        self._work_out()
+        entries = {acl: self._entries[acl] for acl in acls}
+        return Picture(entries, self._blocked, self.is_current)
+
     def left_s(self) -> float | None:
         """Say how long it takes until something ends by itself; None: nothing will."""
         end_ms = next_end_ms(self.snapshot, self.now_ms)
@@ -90,10 +115,11 @@ class Board:
     def _work_out(self) -> None:
         """Do the work once for all HAProxy: 10 ms for 5,000 grants."""
         now_ms = self.now_ms
-        if now_ms < self._until_ms:
+        if self._since_ms <= now_ms < self._until_ms:
             return
         snapshot = self.snapshot
         self._entries = {acl: admitted(snapshot, acl, now_ms) for acl in snapshot.grants}
         self._blocked = blocked(snapshot, now_ms)
         end_ms = next_end_ms(snapshot, now_ms)
+        self._since_ms = now_ms
         self._until_ms = end_ms if end_ms is not None else 1 << 62

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from haproxy.allowlist.entry import is_own
 
 LARGE: Final = 500
-"""So many entries of a difference are put in place at once, and not one by one."""
+"""More entries than that are put in place at once, and not one by one."""
 
 
 class Foreign(StrEnum):
@@ -18,7 +18,7 @@ class Foreign(StrEnum):
 
 
 class Change(NamedTuple):
-    """Entries to add and to delete; or all of them anew, in one step."""
+    """Entries to delete, and then to add."""
 
     add: tuple[str, ...] = ()
     delete: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Change(NamedTuple):
     """`add` is all that the ACL is to have, in place of what it has."""
 
     def __bool__(self) -> bool:
-        return self.is_whole or bool(self.add or self.delete)
+        return bool(self.add or self.delete)
 
 
 def change_of(present: Collection[str], wanted: frozenset[str], foreign: Foreign) -> Change:
@@ -38,6 +38,5 @@ def change_of(present: Collection[str], wanted: frozenset[str], foreign: Foreign
     ours = frozenset(filter(is_own, present))
     surplus = ours if foreign is Foreign.KEEP else frozenset(present)
     add, delete = wanted - ours, surplus - wanted
-    if foreign is Foreign.REMOVE and len(add) + len(delete) > LARGE:
-        return Change(tuple(sorted(wanted)), is_whole=True)
-    return Change(tuple(sorted(add)), tuple(sorted(delete)))
+    is_whole = foreign is Foreign.REMOVE and len(add) > LARGE
+    return Change(tuple(sorted(wanted if is_whole else add)), tuple(sorted(delete)), is_whole)

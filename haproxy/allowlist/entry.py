@@ -16,16 +16,16 @@ from typing import Final
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-# Twice the 5,000 grants that four HAProxy were tested with, by 300 bytes each. Whoever has more
-# pays 10 us for each of the others, each time that something changes.
-_REMEMBERED: Final = 10_000
+# By 300 bytes each. Whoever has more grants pays 10 us for each of the others, each time that
+# something changes.
+_REMEMBERED: Final = 200_000
 
-_is_own = re.compile(r"[0-9a-f.:]+/0[0-9]{1,3}").fullmatch
+_looks_own = re.compile(r"[0-9a-f.:]{2,45}/0[0-9]{1,3}").fullmatch
 
 
 def is_own(entry: str) -> bool:
-    """Tell whether we wrote it."""
-    return _is_own(entry) is not None
+    """Tell whether we wrote it: exactly so, for anybody may pad a length with zeros."""
+    return _looks_own(entry) is not None and _is_canonical(entry)
 
 
 def write_entry(network: Network) -> str:
@@ -43,6 +43,14 @@ def read_entry(entry: str) -> Network:
     """Read an entry of ours. Raises ValueError for what is none."""
     address, _, length = entry.partition("/")
     return ip_network((address, int(length)))
+
+
+@lru_cache(_REMEMBERED)
+def _is_canonical(entry: str) -> bool:
+    try:
+        return write_entry(read_entry(entry)) == entry
+    except ValueError:
+        return False
 
 
 class Networks:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from haproxy.allowlist.board import Board
+from haproxy.allowlist.change import Foreign
 from haproxy.allowlist.entry import is_own
 from haproxy.allowlist.feed import Source, read_once
-from haproxy.allowlist.target import Order
+from haproxy.allowlist.order import Order
 from haproxy.runtime.client import Runtime, Session
 from haproxy.runtime.fault import Refused, RuntimeFault
 
@@ -32,13 +33,16 @@ class Row:
     """How long the last heartbeat still holds; None: there is none."""
     heartbeat: str = ""
     """The table that should have one, if any."""
+    is_alone: bool = False
+    """Whether others are to have no entries there."""
     fault: str = ""
 
     @property
     def is_equal(self) -> bool:
         """Whether it has what is wanted, and, where rules ask for that, somebody who keeps it."""
         is_beating = self.beat_ms is not None or not self.heartbeat
-        return is_beating and not (self.fault or self.missing or self.surplus)
+        strangers = self.others if self.is_alone else 0
+        return is_beating and not (self.fault or self.missing or self.surplus or strangers)
 
 
 def rows(source: Source, orders: Sequence[Order]) -> list[Row]:
@@ -58,13 +62,15 @@ async def _rows_of(board: Board, order: Order) -> list[Row]:
         async with Runtime(order.runtime).session() as session:
             await session.need_admin()
             beats, fault = await _beats(session, order.heartbeat)
+            if not order.acls:
+                return [Row(order.name, "", "", fault=fault)]
             return [
                 await _row(session, board, order, acl, name, beats.get(acl), fault)
                 for acl, names in order.acls.items()
                 for name in names
             ]
     except RuntimeFault as fault:
-        return [Row(order.name, acl, "", fault=str(fault)) for acl in order.acls]
+        return [Row(order.name, acl, "", fault=str(fault)) for acl in order.acls or ("",)]
 
 
 async def _beats(session: Session, table: str) -> tuple[dict[str, int], str]:
@@ -102,5 +108,6 @@ async def _row(  # noqa: PLR0917 - what a row is made of, in its order
         others=sum(not is_own(entry) for entry in entries),
         beat_ms=beat_ms,
         heartbeat=order.heartbeat,
+        is_alone=order.foreign is Foreign.REMOVE,
         fault=fault,
     )

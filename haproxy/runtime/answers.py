@@ -6,14 +6,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 _FIELD: Final = re.compile(r"^(\w+): (.*)$", re.MULTILINE)
-_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
-_ACL: Final = re.compile(r"(\d+) \((.*?)\) (.*)")
+_VERSION: Final = re.compile(r"(\d{1,19})\.(\d{1,19})")
+_ACL: Final = re.compile(r"(\d{1,19}) \((.*?)\) (.*)")
 _ENTRY: Final = re.compile(r"0x[0-9a-f]+ (.+)")
-_PREPARED: Final = re.compile(r"New version created: (\d+)")
+_PREPARED: Final = re.compile(r"New version created: (\d{1,19})")
 _STREAM: Final = re.compile(r"(0x[0-9a-f]+): (.*)")
-_AGE: Final = re.compile(r"(\d+)([dhms])")
+_AGE: Final = re.compile(r"(\d{1,19})([dhms])")
 _TABLE: Final = re.compile(r"# table: (\S+), type: (\w+),.*")
-_KEPT: Final = re.compile(r"0x[0-9a-f]+: key=(.*) use=\d+ exp=(\d+)(?: .*)?")
+_KEPT: Final = re.compile(r"0x[0-9a-f]+: key=(.*) use=\d{1,19} exp=(\d{1,19})(?: .*)?")
 _COMPARED: Final = re.compile(r"^type=(\w+),", re.MULTILINE)
 
 _SECONDS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -122,6 +122,14 @@ def read_table(said: str) -> Table:
         raise Unreadable
     kept = _each(_KEPT, rest.split("\n"))
     return Table(table[2], {_unescaped(entry[1]): int(entry[2]) for entry in kept})
+
+
+def read_frontends(said: str) -> list[str]:
+    """Read `show stat -1 1 -1`: one line each, of which the first two fields are of interest."""
+    rows = [line.split(",", 2) for line in said.split("\n") if line]
+    if not rows or rows[0][0] != "# pxname":
+        raise Unreadable
+    return [row[0] for row in rows[1:] if row[1:2] == ["FRONTEND"]]
 
 
 def read_streams(said: str) -> list[Stream]:

@@ -141,6 +141,10 @@ class Session:
         """Return the keys of a stick-table and the ms until each expires. Raises UnknownTable."""
         return (await self._read(answers.read_table, "show", "table", table)).expiries_ms
 
+    async def frontends(self) -> list[str]:
+        """Name what clients connect to: frontends, and `listen` sections."""
+        return await self._read(answers.read_frontends, "show", "stat", "-1", "1", "-1")
+
     async def streams(self) -> list[Stream]:
         """List what goes through HAProxy now, this very connection among it."""
         return await self._read(answers.read_streams, "show", "sess")

@@ -17,8 +17,9 @@ from haproxy.runtime.place import RuntimePlace, TcpPlace, UnixPlace
 _PROMPT: Final = b"\n> "
 
 # The longest answers are `show sess`, at 350 bytes a stream, and `show acl`, at 60 an entry: this
-# is 190,000 streams or a million entries. What never ends is cut here, or by the time-out.
-MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+# is 48,000 streams or 280,000 entries, and half a second to read. What never ends is cut here, or
+# by the time-out.
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
 _READ_BYTES: Final = 256 * 1024
 

@@ -28,6 +28,10 @@ def _sentence(row: Row) -> str:
     if row.fault:
         return row.fault
     grants = f"the grants of {row.acl} in {row.name}"
+    if not row.name:
+        return "answers; connections of blocked addresses are ended there"
+    if row.is_alone and row.others:
+        return f"{row.name} has {row.others} entries of others: is `kat allowlist` running?"
     if row.missing or row.surplus:
         return (
             f"of {grants} {len(row.missing)} are missing and {len(row.surplus)} are too many: is "

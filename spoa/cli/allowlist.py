@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haproxy.allowlist.feed import Source
+    from haproxy.allowlist.order import Order
     from haproxy.allowlist.show import Row
-    from haproxy.allowlist.target import Order
     from spoa.config.model import Config
 
 _HEADER = (
@@ -91,7 +91,7 @@ def _show(source: "Source", orders: "Sequence[Order]", *, as_json: bool) -> None
 
 
 def _cells(row: "Row") -> tuple[str, ...]:
-    if row.fault:
+    if row.fault or not row.name:
         return (row.haproxy, row.acl, row.name, *[""] * 6)
     beat = "none" if row.beat_ms is None else admin.left(row.beat_ms)
     numbers = (row.wanted, row.present, len(row.missing), len(row.surplus), row.others)

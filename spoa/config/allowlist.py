@@ -14,20 +14,24 @@ from pydantic import (
 )
 
 from haproxy.allowlist.change import Foreign
+from haproxy.runtime.words import acl_name, command
 from spoa.config.acl import AclName
-from spoa.config.endpoint import TcpEndpoint, parse_endpoint
+from spoa.config.endpoint import TcpEndpoint, UnixEndpoint, parse_endpoint
 from spoa.config.section import PemFile, Section, items
 from tokens.store.tls import TlsFiles
 
 # As HAProxy's own parser takes the name of a section; a path or #id has other signs as well.
 _is_proxy = re.compile(r"[A-Za-z0-9_:.-]{1,64}").fullmatch
-_is_list = re.compile(r"[!-~]{1,200}").fullmatch
-_OUTSIDE = frozenset(";\\'\"<")
+_is_number = re.compile(r"#(0|[1-9][0-9]{0,8})").fullmatch
 
 
 def _list_name(name: str) -> str:
     """Refuse what could not be said to HAProxy, or would be something else there."""
-    if not _is_list(name) or _OUTSIDE & set(name):
+    try:
+        command(("show", "acl", acl_name(name)))
+    except ValueError:
+        name = ""
+    if not name or (name.startswith("#") and not _is_number(name)):
         raise ValueError("must be #id, the file's name or virt@name, as `show acl` lists it")
     return name
 
@@ -76,7 +80,12 @@ class Allowlist(Section):
     @field_validator("runtime")
     @classmethod
     def _runtime(cls, text: str, info: ValidationInfo) -> str:
-        is_tcp = isinstance(parse_endpoint(text), TcpEndpoint)
+        endpoint = parse_endpoint(text)
+        if endpoint.is_per_worker or (isinstance(endpoint, UnixEndpoint) and endpoint.is_tunnel):
+            raise ValueError("must be unix:/path, host:port or [ipv6]:port")
+        if isinstance(endpoint, TcpEndpoint) and not endpoint.port:
+            raise ValueError("port 0 is none that HAProxy could listen at")
+        is_tcp = isinstance(endpoint, TcpEndpoint)
         if is_tcp and not info.data.get("ca_file") and not info.data.get("insecure", True):
             raise ValueError(
                 "whoever reaches that port, or its wire, is HAProxy's admin: use unix:/path, TLS "
@@ -85,6 +94,16 @@ class Allowlist(Section):
         if not is_tcp and info.data.get("ca_file"):
             raise ValueError("is a unix socket: with ca_file, which is for TLS, say host:port")
         return text
+
+    @field_validator("acl")
+    @classmethod
+    def _acl(cls, acl: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        names = [name for some in acl.values() for name in some]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                "names an ACL of HAProxy twice: what one puts there, the other removes"
+            )
+        return acl
 
     @field_validator("heartbeat")
     @classmethod

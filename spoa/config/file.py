@@ -207,6 +207,8 @@ def _shown(key: Key, value: object) -> list[str]:
 def _allowed(fault: ErrorDetails, key: Key) -> str:
     if fault["type"] == "extra_forbidden":
         return "unknown key" + _did_you_mean(key)
+    if fault["type"] == "tuple_type":
+        return "must be a text, or a list of texts"
     if fault["type"] == "path_type":
         return "must be an absolute path"
     if fault["type"] in {"model_type", "dict_type"}:

@@ -50,6 +50,15 @@ class Config(Section):
     def _acl(cls, acl: dict[AclName, Acl]) -> dict[str, Acl]:
         return acl or {"demo": Acl()}
 
+    @field_validator("allowlist")
+    @classmethod
+    def _allowlist(cls, allowlist: dict[AclName, Allowlist]) -> dict[str, Allowlist]:
+        first_of: dict[str, str] = {}
+        for name, kept in allowlist.items():
+            if (first := first_of.setdefault(kept.runtime, name)) != name:
+                raise ValueError(f"{first} and {name} have the same runtime: make them one section")
+        return allowlist
+
     @model_validator(mode="after")
     def _paths_fit(self) -> Self:
         sockets = [("state_dir", str(self.redis_socket))] if self.store.is_embedded else []

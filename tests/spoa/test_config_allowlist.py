@@ -42,6 +42,12 @@ def test_a_section_says_what_is_kept(tmp_path: Path) -> None:
     assert (section.heartbeat, section.foreign) == ("", Foreign.REMOVE)
 
 
+def test_a_file_may_have_a_blank_in_its_name(tmp_path: Path) -> None:
+    """HAProxy takes it, and so do we."""
+    section = _section(RUNTIME + 'acl = { wiki = "/etc/haproxy/my list.acl" }', tmp_path)
+    assert section.acl == {"wiki": ("/etc/haproxy/my list.acl",)}
+
+
 def test_by_default_others_are_kept_and_the_table_is_kat_alive(tmp_path: Path) -> None:
     """What nobody says: leave what others put there, and beat."""
     section = _section(RUNTIME, tmp_path)
@@ -74,7 +80,17 @@ def test_tcp_needs_tls_or_a_word(tmp_path: Path) -> None:
         (RUNTIME + "acl = { wiki = [] }", ["acl.wiki", "at least one"]),
         (RUNTIME + 'acl = { wiki = ["#1", "#1"] }', ["acl.wiki", "twice"]),
         (RUNTIME + 'acl = { wiki = "#1;quit" }', ["acl.wiki", "show acl"]),
-        (RUNTIME + 'acl = { wiki = "a b" }', ["acl.wiki", "show acl"]),
+        (RUNTIME + 'acl = { wiki = "#abc" }', ["acl.wiki", "show acl"]),
+        (RUNTIME + 'acl = { wiki = "#" }', ["acl.wiki", "show acl"]),
+        (RUNTIME + 'acl = { wiki = "#0500" }', ["acl.wiki", "show acl"]),
+        (RUNTIME + 'acl = { wiki = "@1" }', ["acl.wiki", "show acl"]),
+        (RUNTIME + 'acl = { wiki = "" }', ["acl.wiki", "show acl"]),
+        (RUNTIME + "acl = { wiki = 500 }", ["acl.wiki", "a text, or a list of texts"]),
+        (RUNTIME + 'acl = { wiki = "#1", mail = "#1" }', ["acl", "twice"]),
+        (RUNTIME + "[allowlist.edge2]\n" + RUNTIME, ["edge1 and edge2", "same runtime"]),
+        ('runtime = "127.0.0.1:0"\ninsecure = true', ["runtime", "port 0"]),
+        ('runtime = "tunnel:/run/kat.sock"', ["runtime", "unix:/path"]),
+        ('runtime = "unix:/run/{worker}.sock"', ["runtime", "unix:/path"]),
         (RUNTIME + 'acl = { "w iki" = "#1" }', ["acl", "must be"]),
         (RUNTIME + 'acl = "#500"', ["acl", "section"]),
         (RUNTIME + 'foreign = "ignore"', ["foreign", "keep", "remove"]),

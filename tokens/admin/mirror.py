@@ -24,6 +24,9 @@ MAX_UNREAD: Final = 20
 
 _BLOCK: Final = b"addr:"
 
+# The longest network in its canonical spelling has 43.
+_MAX_MEMBER_BYTES: Final = 64
+
 # As often as agents do: after a failover in good order the old primary goes on for ten seconds.
 _ASK_SENTINELS_S: Final = 1.0
 
@@ -158,9 +161,13 @@ def _blocks(fields: Mapping[bytes, bytes], now_ms: int) -> dict[str, int]:
     return ends
 
 
-@lru_cache(_REMEMBERED_MEMBERS)
 def _spelt(member: bytes) -> str | None:
     """Read the name of an address or a network; None for what no agent looks for."""
+    return _read(member) if len(member) <= _MAX_MEMBER_BYTES else None
+
+
+@lru_cache(_REMEMBERED_MEMBERS)
+def _read(member: bytes) -> str | None:
     try:
         text = member.decode()
         return text if read_member(text) == text else None

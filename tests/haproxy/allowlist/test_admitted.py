@@ -51,6 +51,23 @@ def test_a_network_is_cut_up_around_what_is_blocked_in_it() -> None:
     assert len(entries) == 8
 
 
+def test_what_would_stand_for_ipv4_clients_is_left_out() -> None:
+    """HAProxy looks up an IPv4 client among IPv6 networks, too; no agent does."""
+    grants = dict.fromkeys(("::/32", "::/64", "::/48", "::1:0:0:0", "2001:db8::/32"), NOW + 9)
+    assert admitted(snapshot(grants, {}), "wiki", NOW) == {"2001:db8::/032"}
+
+
+def test_a_network_with_hundreds_of_holes_is_cut_up_and_one_with_more_is_left_out() -> None:
+    """Every block counts, however many; what would fill HAProxy is denied as a whole."""
+    blocks = {f"10.{number}.0.7": NOW + 9 for number in range(256)}
+    held = Networks(admitted(snapshot({"10.0.0.0/8": NOW + 9}, blocks), "wiki", NOW))
+    assert all(ip_address(block) not in held for block in blocks)
+    assert all(ip_address(f"10.{number}.0.8") in held for number in range(256))
+    many = {f"10.{a}.{b}.7": NOW + 9 for a in range(256) for b in range(0, 256, 16)}
+    told = snapshot({"10.0.0.0/8": NOW + 9, "192.0.2.7": NOW + 9}, many)
+    assert admitted(told, "wiki", NOW) == {"192.0.2.7/032"}
+
+
 def test_a_grant_and_a_block_end_on_their_millisecond() -> None:
     """At the millisecond that Redis names neither holds any more, as for an agent."""
     told = snapshot({"192.0.2.7": NOW + 1}, {"192.0.2.8": NOW + 1})

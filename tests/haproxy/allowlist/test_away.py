@@ -1,6 +1,8 @@
 """`kat allowlist` when Redis, or a HAProxy, is away."""
 
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -50,6 +52,27 @@ def test_a_redis_that_is_away_for_half_a_minute_changes_nothing(
         eventually(lambda: edge.status("127.0.0.9") == IN, "what was granted meanwhile")
         eventually(lambda: edge.status("127.0.0.7") == OUT, "what was ended meanwhile")
         assert allowlist.log().count("level=error") == 1
+
+
+def test_a_frozen_redis_keeps_nobody_from_leaving(
+    start_redis: Callable[..., RedisServer], folder: Path
+) -> None:
+    """SIGTERM ends it at once, whoever it is waiting for."""
+    server = start_redis()
+    with (
+        kept(binary("3.2"), folder / "edge") as edge,
+        keeping(folder, f"unix://{server.socket}", {"edge": target(edge)}) as allowlist,
+    ):
+        allowlist.told(EQUAL)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            allowlist.told("level=error")
+            began = time.monotonic()
+            assert allowlist.stop() == 0
+            assert time.monotonic() - began < 2
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert "Traceback" not in allowlist.log()
 
 
 def test_a_haproxy_that_is_away_is_tried_again_and_nothing_is_lost(

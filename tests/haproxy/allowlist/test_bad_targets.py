@@ -84,6 +84,47 @@ def test_one_bad_acl_of_a_haproxy_keeps_no_other_from_being_kept(
         assert "key=mail" not in edge.tell("show table kat_alive")
 
 
+def test_two_names_of_one_acl_are_a_fault(folder: Path, store: str, grants: redis.Redis) -> None:
+    """What one kind of grants puts there the other would take out: neither is kept."""
+    with kept(binary("3.2"), folder / "edge") as edge:
+        acls = {"mail": [str(edge.file)], "vpn": ["#0"], "wiki": ["#500"]}
+        grant(grants, "wiki", "127.0.0.7")
+        grant(grants, "mail", "127.0.0.8")
+        with keeping(folder, store, {"edge": target(edge, acl=acls)}) as allowlist:
+            eventually(lambda: edge.status("127.0.0.7") == IN, "the grant of the third")
+            allowlist.told("are one and the same ACL")
+            assert edge.entries("#0") == []
+            beats = edge.tell("show table kat_alive")
+            assert "key=wiki" in beats
+            assert "key=mail" not in beats
+
+
+def test_what_looks_like_ours_and_is_not_is_left_alone(
+    folder: Path, store: str, grants: redis.Redis
+) -> None:
+    """Somebody pads a length with zeros: an entry like any other of theirs, and no mistake."""
+    with kept(binary("3.2"), folder / "edge") as edge:
+        edge.tell("add acl #500 10.0.0.1/08")
+        changes = {"shut": {"wiki": ["vpn"]}}
+        with keeping(folder, store, {"edge": target(edge, **changes)}) as allowlist:
+            grant(grants, "wiki", "127.0.0.7")
+            eventually(lambda: edge.status("127.0.0.7") == IN, "the grant")
+            assert edge.entries() == ["10.0.0.1/08", "127.0.0.7/032"]
+            assert "Traceback" not in allowlist.log()
+
+
+def test_a_frontend_that_is_not_there_is_named(
+    folder: Path, store: str, grants: redis.Redis
+) -> None:
+    """Whoever misspelt it believes that connections end: all the rest is kept."""
+    with kept(binary("3.2"), folder / "edge") as edge:
+        changes = {"shut": {"wiki": ["vpn", "vnp"]}}
+        with keeping(folder, store, {"edge": target(edge, **changes)}) as allowlist:
+            grant(grants, "wiki", "127.0.0.7")
+            eventually(lambda: edge.status("127.0.0.7") == IN, "the grant")
+            allowlist.told("no frontend vnp")
+
+
 def test_what_haproxy_refuses_is_named_once_and_the_rest_is_kept(
     folder: Path, store: str, grants: redis.Redis
 ) -> None:

@@ -1,6 +1,6 @@
 """haproxy/allowlist/board.py: what ought to be, as Redis said it last."""
 
-from haproxy.allowlist.board import MAX_SILENCE_S, Board
+from haproxy.allowlist.board import CURRENT_S, MAX_SILENCE_S, Board
 from tokens.admin.mirror import Snapshot
 
 NOW = 1_700_000_000_000
@@ -71,6 +71,33 @@ def test_a_block_rings_and_counts() -> None:
     assert board.entries("wiki") == frozenset()
     assert board.blocked() == {"192.0.2.7/032"}
     assert board.left_s() == 0.5
+
+
+def test_a_clock_that_goes_back_brings_back_what_was_over() -> None:
+    """After a failover Redis may be behind: a block that had ended stands again, and counts."""
+    clock = Clock()
+    board = Board(clock)
+    told = Snapshot(
+        now_ms=NOW,
+        grants={"wiki": {"192.0.2.7": NOW + 9000}},
+        blocks={"192.0.2.7": NOW + 100},
+        unread={},
+    )
+    board.post(told, clock())
+    clock.now_s += 0.2
+    assert board.entries("wiki") == {"192.0.2.7/032"}
+    board.post(told, clock())
+    assert board.entries("wiki") == frozenset()
+
+
+def test_what_was_said_seconds_ago_is_put_in_place_no_more() -> None:
+    """Somebody else may know better by then."""
+    clock = Clock()
+    board = Board(clock)
+    board.post(snapshot(n7=NOW + 1000), clock())
+    assert board.picture(["wiki"]).is_current
+    clock.now_s += CURRENT_S + 0.001
+    assert not board.picture(["wiki"]).is_current
 
 
 def test_a_long_silence_is_no_word_any_more() -> None:

@@ -60,6 +60,27 @@ def test_one_that_is_away_is_a_row_and_the_others_are_shown(folder: Path, store:
         assert "kat: warning: two: no HAProxy at " in shown.stderr
 
 
+def test_what_others_put_into_an_acl_of_ours_alone_is_a_difference(
+    edge: Kept, folder: Path, store: str
+) -> None:
+    """With foreign = "remove" nobody else is to have an entry there."""
+    edge.tell("add acl #500 127.0.0.9")
+    edge.tell("set table kat_alive key wiki data.gpc0 1")
+    assert Allowlist(folder, store, {"edge": target(edge)}).show().returncode == 0
+    alone = target(edge, foreign="remove")
+    assert Allowlist(folder, store, {"edge": alone}).show().returncode == 1
+
+
+def test_one_without_acls_is_a_row_too(edge: Kept, folder: Path, store: str) -> None:
+    """Where only connections are ended, it says whether HAProxy answers."""
+    allowlist = Allowlist(folder, store, {"edge": target(edge, acl={})})
+    assert allowlist.show().returncode == 0
+    edge.stop()
+    shown = allowlist.show()
+    assert shown.returncode == 1
+    assert "kat: warning: edge: no HAProxy at " in shown.stderr
+
+
 def test_without_redis_it_says_so(edge: Kept, folder: Path) -> None:
     """There is nothing to compare with: a sentence, exit code 1, no table."""
     shown = Allowlist(folder, f"unix://{folder}/no.sock", {"edge": target(edge)}).show()

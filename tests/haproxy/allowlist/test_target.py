@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from haproxy.allowlist.board import MAX_SILENCE_S, Board
+from haproxy.allowlist.board import CURRENT_S, MAX_SILENCE_S, Board
+from haproxy.allowlist.order import Order
 from haproxy.allowlist.report import Report
-from haproxy.allowlist.target import Order, Target
+from haproxy.allowlist.target import Target
 from haproxy.runtime.place import UnixPlace
 from tests.support.allowlist import Kept, kept
 from tests.support.eventually import DEADLINE_S, LOOK_AGAIN_S
@@ -53,6 +54,36 @@ def test_after_a_long_silence_of_redis_there_is_no_heartbeat(folder: Path) -> No
         assert "Redis has said nothing for 60 s" in report.status
         board.post(snapshot("127.0.0.7"), time.monotonic() + silent_s)
         await until(lambda: edge.status("127.0.0.7") == 200, "the heartbeat, again")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with kept(binary("3.2"), folder / "edge", KEPT_EXPIRE="3s") as edge:
+        asyncio.run(story(edge))
+
+
+def test_old_news_take_out_and_put_nothing_in(folder: Path) -> None:
+    """What Redis said seconds ago may be over by now, and another `kat allowlist` may know.
+
+    What is over goes all the same; while something is put off, there is no heartbeat.
+    """
+    late_s = 0.0
+
+    async def story(edge: Kept) -> None:
+        nonlocal late_s
+        board, report = Board(lambda: time.monotonic() + late_s), Report()
+        board.post(snapshot("127.0.0.7"), time.monotonic())
+        task = asyncio.create_task(Target(order(edge), board, report).keep())
+        await until(lambda: edge.status("127.0.0.7") == 200, "the grant")
+        late_s = CURRENT_S + 1
+        edge.tell("del acl #500 127.0.0.7/032")
+        edge.tell("add acl #500 127.0.0.8/032")
+        await until(lambda: edge.entries() == [], "the end of what is not granted")
+        await until(lambda: "Redis is silent" in report.status, "the word that something waits")
+        await until(lambda: edge.status("127.0.0.7") == 503, "the end of the heartbeat")
+        assert edge.entries() == []
+        board.post(snapshot("127.0.0.7"), time.monotonic() + late_s)
+        await until(lambda: edge.status("127.0.0.7") == 200, "the grant, again")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

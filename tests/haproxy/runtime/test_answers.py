@@ -15,6 +15,7 @@ READERS: list[Callable[[str], object]] = [
     answers.read_process,
     answers.read_acls,
     answers.read_entries,
+    answers.read_frontends,
     answers.read_level,
     answers.read_streams,
     answers.read_table,
@@ -110,3 +111,12 @@ def test_whatever_is_said_is_read_or_unreadable(said: str, read: Callable[[str],
     """Nothing else is raised."""
     with contextlib.suppress(Unreadable):
         read(said)
+
+
+def test_frontends_are_read() -> None:
+    """Of a table of statistics only who is a frontend is named."""
+    said = "# pxname,svname,qcur\nweb,FRONTEND,\nagents,BACKEND,0\nmag_443,FRONTEND,\n"
+    assert answers.read_frontends(said) == ["web", "mag_443"]
+    for rubbish in ("", "web,FRONTEND", "no such thing"):
+        with pytest.raises(answers.Unreadable):
+            answers.read_frontends(rubbish)
