@@ -20,8 +20,8 @@ def kept(config: Config) -> Iterator[tuple[bool, str]]:
         return
     except StoreFault:
         return
-    for row in found:
-        yield row.is_equal, f"{row.haproxy}: {_sentence(row)}"
+    # One HAProxy that is away is one sentence, however many ACLs it has.
+    yield from dict.fromkeys((row.is_equal, f"{row.haproxy}: {_sentence(row)}") for row in found)
 
 
 def _sentence(row: Row) -> str:

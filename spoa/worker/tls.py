@@ -21,7 +21,8 @@ _READ_BYTES: Final = 256 * 1024
 
 
 # Half a handshake holds 46 KB of OpenSSL's, and costs whoever begins it next to nothing. 1,024 of
-# them are more than half of the largest cold burst that `bench` saw, and 47 MB.
+# them are more than half of the largest cold burst that `bench` saw, and 47 MB. The oldest makes
+# room: a real one takes milliseconds, and who only holds the door must not keep HAProxy outside.
 MAX_HANDSHAKES: Final = 1024
 
 
@@ -58,8 +59,8 @@ class TlsServer:
     def __init__(self, spop: SpopServer, credentials: Credentials) -> None:
         self.spop = spop
         self.credentials = credentials
-        self.shaking: set[TlsLink] = set()
-        """Who has not finished the handshake."""
+        self.shaking: dict[TlsLink, None] = {}
+        """Who has not finished the handshake, the oldest first."""
 
     def __call__(self) -> "TlsLink":
         return TlsLink(self)
@@ -83,10 +84,10 @@ class TlsLink(asyncio.Protocol, asyncio.Transport):
         self._socket = cast("asyncio.Transport", transport)  # uvloop's is none by isinstance
         self._link.connection_made(self)
         if len(self._server.shaking) >= MAX_HANDSHAKES:
-            message = f"{MAX_HANDSHAKES} TLS handshakes at a time are the limit"
-            self._link.disconnect(StatusCode.RESOURCE_ALLOCATION, message)
-        else:
-            self._server.shaking.add(self)
+            oldest = next(iter(self._server.shaking))
+            del self._server.shaking[oldest]
+            oldest.give_way()
+        self._server.shaking[self] = None
 
     def data_received(self, data: bytes) -> None:
         if self._socket.is_closing():
@@ -98,7 +99,7 @@ class TlsLink(asyncio.Protocol, asyncio.Transport):
             if not self._is_secure:
                 self._tls.do_handshake()
                 self._is_secure = True
-                self._server.shaking.discard(self)
+                self._server.shaking.pop(self, None)
             while chunk := self._tls.read(_READ_BYTES):
                 chunks.append(chunk)
         except ssl.SSLWantReadError:
@@ -123,8 +124,13 @@ class TlsLink(asyncio.Protocol, asyncio.Transport):
         self._link.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.shaking.discard(self)
+        self._server.shaking.pop(self, None)
         self._link.connection_lost(exc)
+
+    def give_way(self) -> None:
+        """End, for somebody newer: too many have begun a handshake, and this was the first."""
+        message = f"{MAX_HANDSHAKES} TLS handshakes at a time are the limit: the oldest makes room"
+        self._link.disconnect(StatusCode.RESOURCE_ALLOCATION, message)
 
     # --- What the SpopLink tells us ------------------------------------------------------------
 

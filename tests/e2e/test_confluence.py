@@ -162,3 +162,10 @@ def _lists(folder: Path) -> dict[str, str]:
     for file in files.values():
         file.write_text("192.0.2.7\n")
     return {name: str(file) for name, file in files.items()}
+
+
+def test_a_comma_between_paths_is_refused(haproxy_binary: Path) -> None:
+    """It would make one path of two, which nobody has, and both would be everybody's."""
+    assert complaints(haproxy_binary, {"KAT_ADMIN_PATHS": "/admin /setup"}) == ""
+    words = complaints(haproxy_binary, {"KAT_ADMIN_PATHS": "/admin, /setup"})
+    assert "paths_without_a_comma" in words

@@ -47,6 +47,11 @@ REFUSALS: dict[str, tuple[Script, int, int]] = {
     "a yes for another ACL": (acknowledging(actions(acl=ADMIN, allow=True)), 503, 503),
     "a yes for no ACL": (acknowledging(actions(allow=True)), 503, 503),
     "a class without allow": (acknowledging(actions(**{"class": b"allow"}, acl=ACL)), 503, 503),
+    "a yes for the address": (
+        acknowledging(actions(**{"class": b"allow"}, reason=b"grant", acl=ACL, allow=True)),
+        503,
+        503,
+    ),
     "a yes with an error": (acknowledging(actions(acl=ACL, error=1, allow=True)), 503, 503),
 }
 """What the agent does, and the answers to people and to programs (the table of README.md)."""

@@ -469,8 +469,8 @@ class Transport(asyncio.Transport):
         return self.has_ended
 
 
-def test_one_handshake_too_many_is_none(authority: Authority) -> None:
-    """Those under way are counted until they end; beyond the limit none is begun."""
+def test_one_handshake_too_many_ends_the_oldest(authority: Authority) -> None:
+    """Those under way are counted until they end; who only holds the door makes room."""
 
     async def play() -> None:
         counters = Counters(["demo"], 1).worker(0)
@@ -478,13 +478,14 @@ def test_one_handshake_too_many_is_none(authority: Authority) -> None:
         server = TlsServer(spop, Credentials(authority.agent))
         transports = [Transport() for _ in range(MAX_HANDSHAKES + 2)]
         links = [server() for _ in transports]
-        *welcome, refused, late = transports
+        oldest, second, *others = transports
         for link, transport in zip(links[:-1], transports, strict=False):
             link.connection_made(transport)
-        assert refused.has_ended
+        assert oldest.has_ended
         links[0].connection_lost(None)
-        links[-1].connection_made(late)
-        assert not any(transport.has_ended for transport in [*welcome, late])
+        links[1].connection_lost(None)
+        links[-1].connection_made(others[-1])
+        assert not any(transport.has_ended for transport in [second, *others])
 
     asyncio.run(play())
 
