@@ -1,7 +1,6 @@
 """Which HAProxy `kat allowlist` keeps equal to what is granted, and how."""
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
@@ -17,7 +16,7 @@ from haproxy.allowlist.change import Foreign
 from haproxy.runtime.words import acl_name, command
 from spoa.config.acl import AclName
 from spoa.config.endpoint import TcpEndpoint, UnixEndpoint, parse_endpoint
-from spoa.config.section import PemFile, Section, items
+from spoa.config.section import PemFile, Section, items, paired
 from tokens.store.tls import TlsFiles
 
 # As HAProxy's own parser takes the name of a section; a path or #id has other signs as well.
@@ -70,12 +69,7 @@ class Allowlist(Section):
     foreign: Foreign = Foreign.KEEP
     shut: dict[AclName, Proxies] = Field(default_factory=dict)
 
-    @field_validator("key_file")
-    @classmethod
-    def _pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
-        if "cert_file" in info.data and (key is None) is not (info.data["cert_file"] is None):
-            raise ValueError("belongs to cert_file: set both of them, or none")
-        return key
+    _pair = field_validator("key_file")(paired)
 
     @field_validator("runtime")
     @classmethod

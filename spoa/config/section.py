@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 
 class Section(BaseModel):
@@ -34,6 +34,13 @@ def readable(path: Path) -> Path:
 def items(value: object) -> object:
     """Take a text with commas for a list: the environment knows no lists."""
     return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+
+def paired(key: Path | None, info: ValidationInfo) -> Path | None:
+    """Refuse a certificate without its key, and the other way round, of `cert_file` before."""
+    if "cert_file" in info.data and (key is None) is not (info.data["cert_file"] is None):
+        raise ValueError("belongs to cert_file: set both of them, or none")
+    return key
 
 
 PemFile = Annotated[Path, AfterValidator(absolute), AfterValidator(readable)] | None

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from spoa.config.endpoint import TcpEndpoint, parse_endpoint, parse_tcp
-from spoa.config.section import PemFile, Section, absolute, items
+from spoa.config.section import PemFile, Section, absolute, items, paired
 from spoa.config.storeurl import EMBEDDED, check_store_url
 from spoa.spop.constants import DEFAULT_MAX_FRAME_BYTES, MIN_MAX_FRAME_BYTES
 from tokens.store.tls import TlsFiles
@@ -169,12 +169,7 @@ class Store(Section):
             raise ValueError("needs a url of rediss://; without TLS it would do nothing")
         return file
 
-    @field_validator("key_file")
-    @classmethod
-    def _pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
-        if "cert_file" in info.data and (key is None) is not (info.data["cert_file"] is None):
-            raise ValueError("belongs to cert_file: set both of them, or none")
-        return key
+    _pair = field_validator("key_file")(paired)
 
     @property
     def tls(self) -> TlsFiles:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from haproxy import CONFIGURATION
 from tests.support.airwatch import EXAMPLE, LISTENERS, complaints
 from tests.support.haproxy import ROOT
 
@@ -61,3 +62,11 @@ def test_the_gate_is_the_same_at_each_listener() -> None:
     assert gates["mag_2010"] == gates["mag_2020"]
     assert gates["mag_443"][3:] == gates["mag_2010"][2:]
     assert gates["mag_2010"][1] == "tcp-request inspect-delay 2s"
+
+
+def test_the_agents_are_found_as_in_haproxy_cfg() -> None:
+    """The last backend is that of haproxy.cfg, line by line."""
+    backend = "backend kat_agents\n"
+    shipped = CONFIGURATION.read_text().partition(backend)[2]
+    assert EXAMPLE.read_text().partition(backend)[2] == shipped
+    assert "server agent1" in shipped

@@ -7,7 +7,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +20,7 @@ from spoa.worker.tls import MAX_HANDSHAKES, Credentials, TlsServer
 from spoa.worker.transport import SpopServer
 from tests.support import frames
 from tests.support.eventually import eventually
+from tests.support.leaks import open_files
 from tests.support.redis import RedisServer
 from tests.support.running_worker import LOOPS, RunningWorker, WorkerEnded, running_worker
 from tests.support.spop_client import TIMEOUT_S, SpopClient, check_http, notify
@@ -51,24 +52,33 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return make_authority(tmp_path_factory.mktemp("other-ca"))
 
 
-@pytest.fixture(scope="module", params=LOOPS)
-def at(
-    request: pytest.FixtureRequest, shared_redis: RedisServer, authority: Authority
+@contextmanager
+def _running(
+    loop: str, redis_server: RedisServer, authority: Authority, **limits: float
 ) -> Iterator[tuple[RunningWorker, Address]]:
-    """Run one worker on each kind of event loop for most tests here."""
+    """Run a worker that speaks TLS, and say where."""
     address = free_address()
     with (
         tempfile.TemporaryDirectory(prefix="kat-") as place,
         running_worker(
             Path(place),
-            shared_redis.socket,
-            request.param,
+            redis_server.socket,
+            loop,
             spop=f"127.0.0.1:{address[1]}",
             tls=authority.agent,
-            deadline_ms=PATIENT_MS,
+            **limits,
         ) as running,
     ):
         yield running, address
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def at(
+    request: pytest.FixtureRequest, shared_redis: RedisServer, authority: Authority
+) -> Iterator[tuple[RunningWorker, Address]]:
+    """Run one worker on each kind of event loop for most tests here."""
+    with _running(request.param, shared_redis, authority, deadline_ms=PATIENT_MS) as running:
+        yield running
 
 
 @pytest.fixture
@@ -326,19 +336,8 @@ def hasty(
     request: pytest.FixtureRequest, shared_redis: RedisServer, authority: Authority
 ) -> Iterator[tuple[RunningWorker, Address]]:
     """Run a worker that does not wait long for a HELLO."""
-    address = free_address()
-    with (
-        tempfile.TemporaryDirectory(prefix="kat-") as place,
-        running_worker(
-            Path(place),
-            shared_redis.socket,
-            request.param,
-            spop=f"127.0.0.1:{address[1]}",
-            tls=authority.agent,
-            handshake_timeout_s=HASTE_S,
-        ) as running,
-    ):
-        yield running, address
+    with _running(request.param, shared_redis, authority, handshake_timeout_s=HASTE_S) as running:
+        yield running
 
 
 @pytest.mark.parametrize("how", ["silent", "in the middle", "a byte at a time"])
@@ -434,7 +433,7 @@ def test_two_hundred_connections_at_once(
     """A cold burst: every one is shaken hands with and answered, and nothing is left behind."""
     worker, address = at
     worker.wait_idle()
-    files = _open_files(worker.pid)
+    files = open_files(worker.pid)
     context = authority.client_context(authority.haproxy)
     with ExitStack() as stack:
         clients = [stack.enter_context(TlsClient(address, context)) for _ in range(200)]
@@ -445,11 +444,7 @@ def test_two_hundred_connections_at_once(
         assert {client.answer().reason for client in clients} == {"unknown"}
         assert worker.connections == 200
     worker.wait_idle()
-    eventually(lambda: _open_files(worker.pid) <= files, "no file is left open")
-
-
-def _open_files(pid: int) -> int:
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    eventually(lambda: open_files(worker.pid) <= files, "no file is left open")
 
 
 class Transport(asyncio.Transport):

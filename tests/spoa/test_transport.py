@@ -18,6 +18,7 @@ from spoa.worker.answers import Answers
 from spoa.worker.transport import CLOSE_TIMEOUT_S, MAX_CONNECTIONS, MAX_ENGINES, SpopServer
 from tests.support import frames
 from tests.support.eventually import eventually
+from tests.support.leaks import open_files
 from tests.support.redis import RedisServer
 from tests.support.running_worker import LOOPS, RunningWorker, running_worker
 from tests.support.spop_client import (
@@ -577,7 +578,7 @@ def _rss_kb(pid: int) -> int:
 def test_a_thousand_connections_at_once(worker: RunningWorker) -> None:
     """All opened before the first is served: each gets its HELLO and its answer, and is gone."""
     worker.wait_idle()
-    files = _open_files(worker.pid)
+    files = open_files(worker.pid)
     with ExitStack() as stack:
         worker.freeze()
         clients = [stack.enter_context(worker.connect()) for _ in range(1000)]
@@ -592,11 +593,7 @@ def test_a_thousand_connections_at_once(worker: RunningWorker) -> None:
         assert {client.answer().reason for client in clients} == {"unknown"}
         assert worker.connections == 1000
     worker.wait_idle()
-    eventually(lambda: _open_files(worker.pid) <= files, "no file is left open")
-
-
-def _open_files(pid: int) -> int:
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    eventually(lambda: open_files(worker.pid) <= files, "no file is left open")
 
 
 # --- Bounds, without a socket for each -----------------------------------------------------------

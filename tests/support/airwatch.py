@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from csv import DictReader
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from haproxy import FILES
 from tests.support.eventually import eventually
 from tests.support.haproxy import ANSWER_TIMEOUT_S, BACKLOG, fresh_source
+from tests.support.haproxy import complaints as haproxy_complaints
 from tests.support.ports import free_port
 
 EXAMPLE = FILES / "examples" / "airwatch.cfg"
@@ -127,18 +129,8 @@ class Airwatch:
         return (self.folder / "haproxy.log").read_text()
 
 
-def complaints(haproxy: Path, settings: Mapping[str, str]) -> str:
-    """Have the example checked; return all that is said but "valid": nothing if all is well."""
-    done = subprocess.run(
-        [haproxy, "-c", "-f", EXAMPLE],
-        env={"PATH": os.environ["PATH"], "KAT_FILES": str(FILES), **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=STOP_DEADLINE_S,
-    )
-    words = (done.stdout + done.stderr).replace("Configuration file is valid\n", "")
-    return words or ("" if done.returncode == 0 else f"exit code {done.returncode}")
+complaints = partial(haproxy_complaints, configuration=EXAMPLE)
+"""Have the example checked."""
 
 
 @contextmanager

@@ -4,13 +4,12 @@ The lists and the marks of their writer are filled as anybody may, by commands t
 `put`, `drop` and `beat` are what `kat allowlist` does there.
 """
 
-import os
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Unpack
@@ -20,6 +19,7 @@ from tests.support.application import Application, Received
 from tests.support.authority import Authority, make_authority
 from tests.support.eventually import eventually
 from tests.support.haproxy import Answer, Haproxy, Request, fresh_source, running
+from tests.support.haproxy import complaints as haproxy_complaints
 from tokens.store.tls import TlsFiles
 
 EXAMPLE = FILES / "examples" / "confluence.cfg"
@@ -123,18 +123,8 @@ def tell(runtime: Path, command: str) -> str:
         return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 
 
-def complaints(haproxy: Path, settings: Mapping[str, str]) -> str:
-    """Run haproxy -c; return all it has to say but "valid", which is nothing if all is well."""
-    done = subprocess.run(
-        [haproxy, "-c", "-f", EXAMPLE],
-        env={"PATH": os.environ["PATH"], "KAT_FILES": str(FILES), **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_ANSWER_TIMEOUT_S,
-    )
-    words = (done.stdout + done.stderr).replace("Configuration file is valid\n", "")
-    return words or ("" if done.returncode == 0 else f"exit code {done.returncode}")
+complaints = partial(haproxy_complaints, configuration=EXAMPLE)
+"""Have the example checked."""
 
 
 @contextmanager

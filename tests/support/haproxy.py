@@ -106,14 +106,20 @@ def read_answer(client: socket.socket, method: str = "GET") -> Answer:
         return Answer(response.status, response.getheaders(), response.read().decode())
 
 
-def complaints(haproxy: Path, settings: Mapping[str, str], *more: Path) -> str:
+def complaints(
+    haproxy: Path,
+    settings: Mapping[str, str],
+    *more: Path,
+    configuration: Path = CONFIGURATION,
+) -> str:
     """Run haproxy -c; return all it has to say but "valid", which is nothing if all is well."""
     done = subprocess.run(
-        [haproxy, "-c", *_options([CONFIGURATION, *more])],
+        [haproxy, "-c", *_options([configuration, *more])],
         env=_environment(settings),
         capture_output=True,
         text=True,
         check=False,
+        timeout=ANSWER_TIMEOUT_S,
     )
     words = (done.stdout + done.stderr).replace("Configuration file is valid\n", "")
     return words or ("" if done.returncode == 0 else f"exit code {done.returncode}")
