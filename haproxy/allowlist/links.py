@@ -40,24 +40,24 @@ class Links:
         second HAProxy may have taken its place. Raises RuntimeFault.
         """
         held = self._current
-        if held and (is_new or not await self._still_takes(held)):
-            self._current = None
-        if self._current:
-            return self._current
+        if held and not is_new and await self._still_takes(held):
+            return held
         try:
             link = await self._open()
         except RuntimeFault:
+            self._current = None
             await self._part(held)
             raise
+        self._current = link
         if held and link.process == held.process:
-            await link.closing.aclose()
-            link = held
+            # One session to a process is enough, and the older one may be lost.
+            await held.closing.aclose()
         else:
             await self._part(held)
         if link.process.is_stopping:
+            self._current = None
             await link.closing.aclose()
             return None
-        self._current = link
         return link
 
     async def departing(self) -> list[tuple[Link, list[Stream]]]:

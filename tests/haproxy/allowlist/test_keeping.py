@@ -211,6 +211,20 @@ def test_connections_end_with_the_grant_where_that_is_wanted(
                 assert line.recv(100) == b"still here\n"
 
 
+def test_a_lost_session_is_made_anew(
+    edge: Kept, folder: Path, store: str, grants: redis.Redis
+) -> None:
+    """HAProxy itself lives on: whoever ended our connection to it has changed nothing."""
+    with keeping(folder, store, {"edge": target(edge)}) as allowlist:
+        allowlist.told(EQUAL)
+        for number in (7, 8, 9):
+            sessions = [line for line in edge.tell("show sess").splitlines() if "GLOBAL" in line]
+            for line in sessions:
+                edge.tell(f"shutdown session {line.partition(':')[0]}")
+            grant(grants, "wiki", f"127.0.0.{number}")
+            eventually(lambda number=number: edge.status(f"127.0.0.{number}") == IN, "the grant")
+
+
 def test_a_restarted_haproxy_is_filled_anew(
     edge: Kept, folder: Path, store: str, grants: redis.Redis
 ) -> None:
