@@ -9,6 +9,7 @@ LOCK := .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-ver
 # no compiled module, or HAProxy's rules and pages only, is not run again: tests/e2e asks the compiled
 # agent all that haproxy.cfg asks, through the newest HAProxy.
 NOT_COMPILED = --ignore tests/browser --ignore tests/haproxy --ignore tests/host \
+	--ignore tests/bench --ignore tests/spoa/bench \
 	--ignore-glob 'tests/e2e/test_confluence*' --ignore-glob 'tests/e2e/test_airwatch*' \
 	--ignore tests/e2e/test_tproxy.py
 ON_COMPILED = KAT_TEST_FORM=compiled PYTHONSAFEPATH=1 PYTHONPATH="$$PWD/build/compiled"
