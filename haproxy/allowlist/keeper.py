@@ -9,7 +9,7 @@ from typing import Final
 
 from haproxy.allowlist.board import Board
 from haproxy.allowlist.feed import Source, follow
-from haproxy.allowlist.order import Order
+from haproxy.allowlist.order import Order, grants_of
 from haproxy.allowlist.report import Report
 from haproxy.allowlist.target import Target
 from tokens.admin.mirror import Snapshot
@@ -49,7 +49,7 @@ async def _feed(source: Source, orders: Sequence[Order], board: Board, report: R
     loop = asyncio.get_running_loop()
     over: asyncio.Future[None] = loop.create_future()
     stop = threading.Event()
-    acls = sorted(frozenset[str]().union(*(order.grants for order in orders)))
+    acls = grants_of(orders)
 
     def take(snapshot: Snapshot, asked_s: float) -> None:
         report.store_is_back()

@@ -1,6 +1,6 @@
 """What is to be kept in one HAProxy, as the operator says it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from haproxy.allowlist.change import Foreign
@@ -30,3 +30,8 @@ class Order:
     def names(self) -> tuple[str, ...]:
         """All of its ACLs in HAProxy."""
         return tuple(name for names in self.acls.values() for name in names)
+
+
+def grants_of(orders: Iterable[Order]) -> list[str]:
+    """List the ACLs whose grants several of them take."""
+    return sorted({acl for order in orders for acl in order.grants})

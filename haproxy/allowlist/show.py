@@ -8,7 +8,7 @@ from haproxy.allowlist.board import Board
 from haproxy.allowlist.change import Foreign
 from haproxy.allowlist.entry import is_own
 from haproxy.allowlist.feed import Source, read_once
-from haproxy.allowlist.order import Order
+from haproxy.allowlist.order import Order, grants_of
 from haproxy.runtime.client import Runtime, Session
 from haproxy.runtime.fault import Refused, RuntimeFault
 
@@ -47,8 +47,7 @@ class Row:
 
 def rows(source: Source, orders: Sequence[Order]) -> list[Row]:
     """Ask Redis, then every HAProxy at once. Raises StoreFault for Redis; the rest are rows."""
-    acls = sorted(frozenset[str]().union(*(order.grants for order in orders)))
-    snapshot, asked_s = read_once(source, acls)
+    snapshot, asked_s = read_once(source, grants_of(orders))
     return asyncio.run(_rows(Board.of(snapshot, asked_s), orders))
 
 

@@ -6,7 +6,6 @@ Addresses are real ones here, so `kat grant` and `kat block` are, too.
 import os
 import pwd
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from tests.e2e.tproxy_scene import ACL, PORT, await_open, grant, settings_of
 from tests.support.airwatch import LISTENERS
 from tests.support.allowlist import keeping
 from tests.support.eventually import eventually
+from tests.support.haproxy import tell
 from tests.support.network import FAMILIES, RULES, Family, Network, commands, running_network
 
 CAP_NET_BIND_SERVICE, CAP_NET_RAW = 1 << 10, 1 << 13
@@ -116,10 +116,7 @@ def test_every_family_has_its_servers_remembered(
     settings = settings_of(agent, family, KAT_RUNTIME=f"{tmp_path}/haproxy.sock")
     with network.haproxy(haproxy_binary, family, settings):
         server, *_ = await_open(network, family)
-        with socket.socket(socket.AF_UNIX) as runtime:
-            runtime.connect(f"{tmp_path}/haproxy.sock")
-            runtime.sendall(f"show table mag_{PORT}\n".encode())
-            table = b"".join(iter(lambda: runtime.recv(4096), b"")).decode()
+        table = tell(tmp_path / "haproxy.sock", f"show table mag_{PORT}")
         (line,) = re.findall(r"key=.*$", table, re.MULTILINE)
         assert re.match(rf"key=(?:::ffff:)?{family.client} .*server_key={server}$", line)
 

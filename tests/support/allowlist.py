@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.support.eventually import eventually
-from tests.support.haproxy import read_answer
+from tests.support.haproxy import read_answer, tell
 
 CONFIGURATION = Path(__file__).parents[1] / "haproxy" / "allowlist" / "kept.cfg"
 ANSWER_TIMEOUT_S = 10
@@ -69,12 +69,7 @@ class Kept:
 
     def tell(self, command: str) -> str:
         """Say a command to the Runtime API, as socat would; return the whole answer."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(ANSWER_TIMEOUT_S)
-            client.connect(str(self.runtime))
-            client.sendall(command.encode() + b"\n")
-            pieces = list(iter(lambda: client.recv(65536), b""))
-        return b"".join(pieces).decode()
+        return tell(self.runtime, command)
 
     def entries(self, acl: str = "#500") -> list[str]:
         """Return what an ACL holds."""

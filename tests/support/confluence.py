@@ -4,7 +4,6 @@ The lists and the marks of their writer are filled as anybody may, by commands t
 `put`, `drop` and `beat` are what `kat allowlist` does there.
 """
 
-import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from haproxy import FILES
 from tests.support.application import Application, Received
 from tests.support.authority import Authority, make_authority
 from tests.support.eventually import eventually
-from tests.support.haproxy import Answer, Haproxy, Request, fresh_source, running
+from tests.support.haproxy import Answer, Haproxy, Request, fresh_source, running, tell
 from tests.support.haproxy import complaints as haproxy_complaints
 from tokens.store.tls import TlsFiles
 
@@ -31,7 +30,6 @@ GRANTS = ("confluence", "confluence-admin")
 """The ACLs whose grants they hold: what their writer's marks are called."""
 
 _CHECK = "/status"
-_ANSWER_TIMEOUT_S = 10
 
 
 class SecureApplication(Application):
@@ -112,15 +110,6 @@ class Confluence:
             f"a line of the log for {path}",
         )
         return line
-
-
-def tell(runtime: Path, command: str) -> str:
-    """Send one command to a Runtime API; return all it says."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(_ANSWER_TIMEOUT_S)
-        client.connect(str(runtime))
-        client.sendall(f"{command}\n".encode())
-        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 
 
 complaints = partial(haproxy_complaints, configuration=EXAMPLE)

@@ -106,6 +106,15 @@ def read_answer(client: socket.socket, method: str = "GET") -> Answer:
         return Answer(response.status, response.getheaders(), response.read().decode())
 
 
+def tell(runtime: Path, command: str) -> str:
+    """Say a command to a Runtime API, as socat would; return the whole answer."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(ANSWER_TIMEOUT_S)
+        client.connect(str(runtime))
+        client.sendall(f"{command}\n".encode())
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
 def complaints(
     haproxy: Path,
     settings: Mapping[str, str],

@@ -69,7 +69,7 @@ def test_a_block_rings_and_counts() -> None:
     board.post(told, 100.0)
     assert bell.is_set()
     assert board.entries("wiki") == frozenset()
-    assert board.blocked() == {"192.0.2.7/032"}
+    assert board.picture(["wiki"]).blocked == {"192.0.2.7/032"}
     assert board.left_s() == 0.5
 
 
